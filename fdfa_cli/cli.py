@@ -1,0 +1,73 @@
+"""The command line: parses, calls, prints, and maps errors to exit codes.
+
+Exit codes: 0 ok, 1 a run failed or diverged, 2 usage or recipe, 130 interrupted. A traceback is shown
+with ``--debug`` only. Nothing heavy is imported here, so ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from fdfa_cli import __version__
+from fdfa_cli.commands.data import data_app
+from fdfa_cli.commands.recipe import recipe_app
+from fdfa_cli.commands.report import report
+from fdfa_cli.commands.rules import rules
+from fdfa_cli.commands.train import train
+from fdfa_cli.errors import FdfaError
+
+app = typer.Typer(
+    name="fdfa",
+    help="Train deep networks without backpropagating errors, and compare the rules that do.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(report)
+app.command()(rules)
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fdfa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train deep networks without backpropagating errors, and compare the rules that do."""
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line (`sys.argv` by default) and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+    except FdfaError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"fdfa: {error}", file=sys.stderr)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("fdfa: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: `fdfa report | head`
+        sys.stderr.close()
+        return 0
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,51 @@
+"""`fdfa rules`: the registry of learning rules."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How to print the list."""
+
+    table = "table"
+    json = "json"
+
+
+def rules(
+    format: Annotated[Format, typer.Option(help="table or json")] = Format.table,
+    plugin: Annotated[list[Path], typer.Option(help="Python file that registers more; repeatable.")] = [],  # noqa: B006
+) -> None:
+    """List the learning rules: what each does, which layers are exact, its cost and source."""
+    from fdfa_cli.registry import RULES, load_plugin
+
+    for file in plugin:
+        load_plugin(file)
+    rows = [
+        {
+            "name": name,
+            "summary": rule.summary(),
+            "exact": rule.exact,
+            "passes": rule.passes,
+            "source": rule.source,
+        }
+        for name, rule in RULES.models().items()
+    ]
+    if format is Format.json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("rule", "what it does", "exact layers", "passes", "source"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["summary"], row["exact"], row["passes"], row["source"])
+    console = Console(markup=False, highlight=False)
+    console.print(table) if console.is_terminal else Console(markup=False, width=200).print(table)

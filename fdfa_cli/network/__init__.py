@@ -1,0 +1,1 @@
+"""Networks as chains of blocks; every layer is a map with its two derivatives."""

@@ -1,0 +1,180 @@
+"""What a layer is: a map with its two derivatives.
+
+    forward  y = f(θ, x), and `saved`, what the derivatives need
+    jvp      ∂f/∂x · dx           the output's tangent, θ held fixed
+    vjp      dyᵀ · ∂f/∂θ, and dyᵀ · ∂f/∂x only where asked
+
+Pure functions of explicit tensors. Parameters are one flat mapping from dotted names to tensors for the
+whole network; a layer reads its own under its `name`. So a rule can replace any of them for one call:
+feedback alignment is the same chain of `vjp` with other tensors under the weights' names, which is why
+`vjp` takes `params` again and `saved` never holds a weight.
+
+Everything works under `torch.no_grad`, and under `torch.func.vmap` over a leading trial axis.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
+
+from fdfa_cli.streams import Draw, Shape
+
+
+from fdfa_cli.lazy import torch
+
+#: Tensors by dotted name, e.g. ``"1.linear.weight"``.
+Tensors = Mapping[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a forward pass is to be taken.
+
+    `training` chooses batch statistics and dropout; `buffers` holds running statistics, read in
+    evaluation; `noise` the dropout masks. New running statistics are put into `updates`, never into
+    `buffers`: whoever owns the run decides whether they count.
+    """
+
+    training: bool
+    buffers: Tensors = field(default_factory=dict)
+    noise: Tensors = field(default_factory=dict)
+    updates: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def discarding(self) -> Mode:
+        """The same pass once more, without effect on the running statistics."""
+        return replace(self, updates={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(ABC):
+    """A map with its two derivatives. Shapes here leave the batch axis out."""
+
+    name: str = ""
+
+    def named(self, name: str) -> Self:
+        """This layer, reading its tensors under `name`."""
+        return replace(self, name=name)
+
+    def key(self, tensor: str) -> str:
+        """Full name of one of this layer's tensors."""
+        return f"{self.name}.{tensor}"
+
+    @abstractmethod
+    def out_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of `shape`; raises `UsageError` where it does not fit."""
+
+    def parameters(self) -> dict[str, Draw]:
+        """Trainable tensors by full name, each with the law of its initial value."""
+        return {}
+
+    def buffers(self) -> dict[str, Draw]:
+        """Running statistics by full name."""
+        return {}
+
+    def noise(self, shape: Shape) -> dict[str, Draw]:
+        """Random tensors a training pass over a batch input of `shape` (B, …) needs, by full name."""
+        return {}
+
+    @abstractmethod
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Any]:
+        """The output for a batch `x`, and what the derivatives need."""
+
+    @abstractmethod
+    def jvp(self, params: Tensors, saved: Any, dx: torch.Tensor) -> torch.Tensor:
+        """The output's tangent when the input's is `dx` and the parameters stand still."""
+
+    @abstractmethod
+    def vjp(
+        self, params: Tensors, saved: Any, dy: torch.Tensor, need_dx: bool = True
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Gradients of the parameters for the cotangent `dy`, and the input's cotangent if `need_dx`."""
+
+    def dual(
+        self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
+        """Output, tangent and saved of one pass; a `dx` of None is a tangent of zero, and costs nothing."""
+        y, saved = self.forward(params, x, mode)
+        return y, None if dx is None else self.jvp(params, saved, dx), saved
+
+
+@dataclass(frozen=True)
+class Chain(Layer):
+    """Layers one after another; itself a layer.
+
+    Without `need_dx`, `vjp` stops at the first layer that has parameters: the product with its
+    transposed weights is never computed.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def named(self, name: str) -> Self:
+        """Layers take the chain's name, a dot, and their own (their kind and position where unnamed)."""
+        named = (layer.named(f"{name}.{layer.name}") for layer in self.layers)
+        return replace(self, name=name, layers=tuple(named))
+
+    @cached_property
+    def first_with_parameters(self) -> int:
+        """Index of the first layer that has parameters; the number of layers when none has."""
+        return next((i for i, layer in enumerate(self.layers) if layer.parameters()), len(self.layers))
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """See `Layer.out_shape`."""
+        for layer in self.layers:
+            shape = layer.out_shape(shape)
+        return shape
+
+    def parameters(self) -> dict[str, Draw]:
+        """Of all layers."""
+        return {name: draw for layer in self.layers for name, draw in layer.parameters().items()}
+
+    def buffers(self) -> dict[str, Draw]:
+        """Of all layers."""
+        return {name: draw for layer in self.layers for name, draw in layer.buffers().items()}
+
+    def noise(self, shape: Shape) -> dict[str, Draw]:
+        """Of all layers."""
+        draws: dict[str, Draw] = {}
+        for layer in self.layers:
+            draws |= layer.noise(shape)
+            shape = (shape[0], *layer.out_shape(shape[1:]))
+        return draws
+
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, list[Any]]:
+        """See `Layer.forward`."""
+        saved = []
+        for layer in self.layers:
+            x, kept = layer.forward(params, x, mode)
+            saved.append(kept)
+        return x, saved
+
+    def jvp(self, params: Tensors, saved: list[Any], dx: torch.Tensor) -> torch.Tensor:
+        """See `Layer.jvp`."""
+        for layer, kept in zip(self.layers, saved, strict=True):
+            dx = layer.jvp(params, kept, dx)
+        return dx
+
+    def vjp(
+        self, params: Tensors, saved: list[Any], dy: torch.Tensor, need_dx: bool = True
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """See `Layer.vjp`."""
+        grads: dict[str, torch.Tensor] = {}
+        last = 0 if need_dx else self.first_with_parameters
+        cotangent: torch.Tensor | None = dy
+        for i in reversed(range(last, len(self.layers))):
+            assert cotangent is not None
+            some, cotangent = self.layers[i].vjp(params, saved[i], cotangent, need_dx or i > last)
+            grads |= some
+        return grads, cotangent if need_dx else None
+
+    def dual(
+        self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[Any]]:
+        """See `Layer.dual`."""
+        saved = []
+        for layer in self.layers:
+            x, dx, kept = layer.dual(params, x, dx, mode)
+            saved.append(kept)
+        return x, dx, saved

@@ -1,0 +1,66 @@
+"""Fully connected layer.
+
+    y = x Wᵀ + b        W: N_out×N_in, b: N_out
+    dy = dx Wᵀ
+    ∇W = dyᵀ x,  ∇b = Σ_B dy,  dx = dy W
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fdfa_cli.errors import UsageError
+from fdfa_cli.lazy import F, torch
+from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.streams import Draw, Shape
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """x Wᵀ + b. Initial values as `torch.nn.Linear`: U(±1/√N_in)."""
+
+    inputs: int
+    outputs: int
+    bias: bool = True
+    name: str = "linear"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """(N_out,)."""
+        if shape != (self.inputs,):
+            raise UsageError(f"a linear layer of {self.inputs} inputs cannot take a sample of shape {shape}")
+        return (self.outputs,)
+
+    def parameters(self) -> dict[str, Draw]:
+        """`weight` N_out×N_in and `bias` N_out."""
+        bound = 1 / math.sqrt(self.inputs)
+        draws = {self.key("weight"): Draw((self.outputs, self.inputs), "uniform", bound)}
+        if self.bias:
+            draws[self.key("bias")] = Draw((self.outputs,), "uniform", bound)
+        return draws
+
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
+        """Saves x."""
+        return F.linear(x, params[self.key("weight")], params.get(self.key("bias"))), x
+
+    def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+        """Dx Wᵀ."""
+        return dx @ params[self.key("weight")].mT
+
+    def vjp(
+        self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """See `Layer.vjp`."""
+        grads = {self.key("weight"): dy.mT @ saved}
+        if self.bias:
+            grads[self.key("bias")] = dy.sum(0)
+        return grads, dy @ params[self.key("weight")] if need_dx else None
+
+    def dual(
+        self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """One matrix product for primal and tangent, stacked on the batch axis."""
+        if dx is None:
+            return self.forward(params, x, mode)[0], None, x
+        y, dy = (torch.cat((x, dx)) @ params[self.key("weight")].mT).chunk(2)
+        return (y + params[self.key("bias")] if self.bias else y), dy, x

@@ -1,0 +1,99 @@
+"""Normalisation.
+
+Batch norm, per channel over batch and positions (mean μ, variance s², ε), in training:
+
+    x̂ = (x − μ)/√(s² + ε),   y = γ x̂ + β
+    dx = γ/√(s² + ε) · (dy − mean(dy) − x̂ mean(x̂ dy))
+
+The Jacobian of y with respect to x is symmetric, so the tangent is the same expression with dx in the
+place of dy: one fused kernel serves both derivatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fdfa_cli.errors import UsageError
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.streams import Draw, Shape
+
+
+class _Normalised(NamedTuple):
+    """What both derivatives of batch norm read; in evaluation the statistics are the running ones."""
+
+    x: torch.Tensor
+    mean: torch.Tensor
+    rstd: torch.Tensor
+    training: bool
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch norm over vectors (B×N) or images (B×C×H×W), as `torch.nn.BatchNorm1d` and ``2d``."""
+
+    channels: int
+    momentum: float = 0.1
+    eps: float = 1e-5
+    name: str = "norm"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """Unchanged."""
+        if shape[0] != self.channels:
+            raise UsageError(f"batch norm of {self.channels} channels cannot take a sample of shape {shape}")
+        return shape
+
+    def parameters(self) -> dict[str, Draw]:
+        """`weight` γ and `bias` β, one a channel."""
+        return {
+            self.key("weight"): Draw((self.channels,), "constant", 1.0),
+            self.key("bias"): Draw((self.channels,), "constant", 0.0),
+        }
+
+    def buffers(self) -> dict[str, Draw]:
+        """Running mean and (unbiased) variance."""
+        return {
+            self.key("running_mean"): Draw((self.channels,), "constant", 0.0),
+            self.key("running_var"): Draw((self.channels,), "constant", 1.0),
+        }
+
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, _Normalised]:
+        """Batch statistics in training (the running ones move towards them), running ones otherwise."""
+        weight, bias = params[self.key("weight")], params[self.key("bias")]
+        running_mean = mode.buffers[self.key("running_mean")]
+        running_var = mode.buffers[self.key("running_var")]
+        if not mode.training:
+            y, _, _ = torch.ops.aten.native_batch_norm(
+                x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
+            )
+            return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
+        y, mean, rstd = torch.ops.aten.native_batch_norm(
+            x, weight, bias, None, None, True, self.momentum, self.eps
+        )
+        count = x.numel() // self.channels
+        var = (rstd.pow(-2) - self.eps) * (count / max(count - 1, 1))
+        mode.updates[self.key("running_mean")] = torch.lerp(running_mean, mean, self.momentum)
+        mode.updates[self.key("running_var")] = torch.lerp(running_var, var, self.momentum)
+        return y, _Normalised(x, mean, rstd, True)
+
+    def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:
+        """The input's cotangent for dx: the Jacobian is symmetric."""
+        return self._backward(params, saved, dx, (True, False, False))[0]
+
+    def vjp(
+        self, params: Tensors, saved: _Normalised, dy: torch.Tensor, need_dx: bool = True
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """See `Layer.vjp`."""
+        dx, weight, bias = self._backward(params, saved, dy, (need_dx, True, True))
+        return {self.key("weight"): weight, self.key("bias"): bias}, dx if need_dx else None
+
+    def _backward(
+        self, params: Tensors, saved: _Normalised, dy: torch.Tensor, mask: tuple[bool, bool, bool]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, mean, rstd, training = saved
+        running = (None, None) if training else (mean, rstd.pow(-2) - self.eps)
+        result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_batch_norm_backward(
+            dy, x, params[self.key("weight")], *running, mean, rstd, training, self.eps, mask
+        )
+        return result

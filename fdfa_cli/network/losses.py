@@ -1,0 +1,64 @@
+"""Losses, each with its gradient at the logits: `E` (B×C), the error every rule starts from.
+
+All are means over the batch, so E already carries 1/B and no rule divides again. Values and gradients
+equal torch's `cross_entropy`, `mse_loss` and `binary_cross_entropy_with_logits` (the last two against
+one-hot targets, mean over the B×C entries).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fdfa_cli.lazy import F, torch
+from fdfa_cli.network.layers.base import Mode
+
+#: (logits B×C, labels B) ↦ (loss, E); the loss a 0-dimensional tensor.
+Loss = Callable[["torch.Tensor", "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
+
+
+def one_hot(labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Targets T (B×C): 1 at each sample's label, in the type of `like` (B×C)."""
+    classes = torch.arange(like.shape[-1], device=like.device)
+    return (labels[..., None] == classes).to(like.dtype)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """−mean_b log softmax(z_b)[label_b];  E = (softmax(z) − T)/B."""
+    log_probabilities = logits.log_softmax(-1)
+    target = one_hot(labels, logits)
+    loss = -(log_probabilities * target).sum() / len(logits)
+    return loss, (log_probabilities.exp() - target) / len(logits)
+
+
+def mse(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over B×C of (z − T)²;  E = 2(z − T)/(BC)."""
+    difference = logits - one_hot(labels, logits)
+    return difference.square().mean(), difference * (2 / difference.numel())
+
+
+def bce(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over B×C of the binary cross-entropy of σ(z) against T;  E = (σ(z) − T)/(BC)."""
+    target = one_hot(labels, logits)
+    loss = F.binary_cross_entropy_with_logits(logits, target)
+    return loss, (logits.sigmoid() - target) / logits.numel()
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "bce": bce}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data: inputs `x` (B, …), `labels` (B) int64, the forward mode, and the loss."""
+
+    x: torch.Tensor
+    labels: torch.Tensor
+    mode: Mode
+    loss_function: Loss
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def loss(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss and its gradient E (B×C) at the logits, in fp32 at least."""
+        return self.loss_function(logits.float() if logits.dtype.itemsize < 4 else logits, self.labels)

@@ -1,0 +1,36 @@
+"""Backpropagation, the yardstick.
+
+    G_{L-1} = E W_L,   G_{l-1} = vjp of block l at G_l
+
+Every layer is exact; nothing is random. One forward and one backward pass; all activations are kept.
+Source: Rumelhart, Hinton & Williams, Nature 323 (1986).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Tensors
+from fdfa_cli.network.losses import Batch
+from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import Rule, Update
+
+
+@RULES.register
+class Backprop(Rule):
+    """Backpropagation: the exact gradient, by reverse-mode differentiation."""
+
+    name: Literal["bp"] = "bp"
+    exact: ClassVar[str] = "all"
+    passes: ClassVar[str] = "1 forward, 1 backward"
+    source: ClassVar[str] = "Rumelhart et al. 1986"
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        logits, saved = network.chain.forward(params, batch.x, batch.mode)
+        loss, error = batch.loss(logits)
+        grads, _ = network.chain.vjp(params, saved, error, need_dx=False)
+        return Update(grads, loss, logits)

@@ -1,0 +1,99 @@
+"""What a learning rule is.
+
+A rule answers one question: which error signal `G_l` (B×N_l) reaches the output of block l? Everything
+else is the layers' own calculus. In the notation of every file here (row vectors):
+
+    H_0 = X, H_l        output of block l;     Z_L   logits (B×C)
+    E  (B×C)            gradient of the mean loss with respect to the logits; carries the 1/B
+    G_l (B×N_l)         error signal at block l's output
+    J_l[b] (C×N_l)      Jacobian of sample b's logits with respect to H_l
+    local vjp at l      pull G_l back through block l's pool, activation, norm and weights, no further
+
+A rule is a frozen model: its fields are its options, `state` declares the tensors it keeps between steps
+and `perturbations` the random tensors of one step, both as `Draw`s, and `step` is a pure function of
+parameters, state, batch and perturbations. The loop samples the draws, applies the optimizers, and knows
+no rule by name; `torch.func.vmap` may stack trials over `step`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Tensors
+from fdfa_cli.network.losses import Batch
+from fdfa_cli.registry import Named
+from fdfa_cli.streams import Draw, Shape
+from fdfa_cli.train.optimizers import Optimizer
+from fdfa_cli.train.schedules import Constant, Schedule
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one step of a rule gives.
+
+    `grads` are gradients for every parameter that learns, `state_grads` those for entries of the state
+    that learn (applied by the rule's feedback optimizer), `state` new values for entries that are
+    simply replaced. `loss` is the mean training loss, `logits` B×C.
+    """
+
+    grads: Tensors
+    loss: torch.Tensor
+    logits: torch.Tensor
+    state_grads: Tensors = field(default_factory=dict)
+    state: Tensors = field(default_factory=dict)
+
+
+class Rule(Named):
+    """A learning rule, by its options."""
+
+    #: Which layers receive their exact gradient.
+    exact: ClassVar[str]
+    #: Cost of a step in passes through the network, forward and backward.
+    passes: ClassVar[str]
+    #: The paper.
+    source: ClassVar[str]
+    #: Section defaults under which the rule works; a recipe's own values come first.
+    recommended: ClassVar[Mapping[str, Mapping[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-3}}
+
+    def check(self, network: Network, loss: str) -> None:
+        """Raise `Unsupported` where the rule cannot run on `network` or `loss`. Needs no data."""
+
+    def state(self, network: Network) -> dict[str, Draw]:
+        """Tensors kept between steps, with the law of their initial value."""
+        return {}
+
+    def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
+        """Random tensors of step number `step` (from 0) on a batch of `batch_size`."""
+        return {}
+
+    def feedback_training(self) -> tuple[Optimizer, Schedule] | None:
+        """Optimizer and schedule of the state's gradients; None where the state has none."""
+        return None
+
+    @abstractmethod
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """Gradients and new state of one batch; pure."""
+
+    def predict(self, network: Network, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
+        """Scores (B×C) of `x` in evaluation mode, highest for the predicted class."""
+        return network.predict(params, buffers, x)
+
+
+NO_SCHEDULE = Constant()
+
+
+def feedback_name(block: int) -> str:
+    """Name of block `block`'s feedback in a rule's state."""
+    return f"feedback.{block}"
+
+
+def feedback_signal(error: torch.Tensor, feedback: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """G_l = E F_l for E (B×C) and F_l (C×N_l), in the block output's shape (B, *shape)."""
+    return (error.to(feedback.dtype) @ feedback).view(-1, *shape)

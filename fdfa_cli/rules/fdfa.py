@@ -1,0 +1,198 @@
+"""Forward direct feedback alignment: direct feedback that learns the network's mean Jacobian, forwards.
+
+One forward pass carries a tangent. The input's tangent is zero; at every hidden block's output a fresh
+perturbation v_l (independent per sample and unit, mean 0, variance 1) is added to the tangent from
+below, so the tangent of sample b's logits is
+
+    d_b = Σ_l J_l[b] v_l[b]                  a vector of C numbers a sample
+
+    G_l = E F_l                              with the feedback from before this step
+    Ĵ_l = dᵀ v_l / B                         unbiased for the mean Jacobian (C×N_l)
+    F_l ← (1 − α) F_l + α Ĵ_l                the paper's momentum: SGD of rate α on F_l − Ĵ_l
+
+The output layer is exact; hidden blocks see the averaged Jacobian, exact up to the noise of the average
+and the spread of J_l[b] over samples. Random: v. One forward pass with a tangent, no backward pass.
+
+For v ~ N(0, I), E[d_c v_j] = J_cj and Var[d_c v_j] = Σ_l ‖J_l[c]‖² + J_cj² for one sample; divided by B
+for the batch mean, and times α/(2 − α) for the stationary average. For v = ±1 the last term is − J_cj².
+
+Perturbing one block at a time (`perturb: in_turn`) leaves only that block's ‖J_l[c]‖² in the sum, and
+needs no tangent below it. Sharing a perturbation over a patch of P neighbouring positions (`share`)
+estimates the sum of the patch's Jacobian; its mean is what each of its positions receives, so the
+feedback is held at the patch's resolution.
+
+Source: Bacho & Chu, "Low-variance Forward Gradients using Direct Feedback Alignment and Momentum",
+Neural Networks 169 (2024), arXiv 2212.07282.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fdfa_cli.lazy import F, torch
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Tensors
+from fdfa_cli.network.losses import Batch
+from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
+from fdfa_cli.rules.base import NO_SCHEDULE, Rule, Update, feedback_name
+from fdfa_cli.streams import Draw, Shape
+from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
+from fdfa_cli.train.schedules import Schedule
+
+Patch = Annotated[int, Field(ge=1, description="side of the patch of positions that share a perturbation")]
+
+
+class _ForwardDirectFeedback(Rule):
+    """The rule itself; the registered presets below differ in their defaults only."""
+
+    feedback_rate: Annotated[
+        float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
+    ] = 0.01
+    feedback_optimizer: Annotated[
+        Optimizer | None,
+        Field(description="follow F − Ĵ with this optimizer instead of averaging at feedback_rate"),
+        Choice(OPTIMIZERS),
+    ] = None
+    feedback_schedule: Annotated[
+        Schedule, Choice(SCHEDULES), Field(description="of the feedback's rate")
+    ] = NO_SCHEDULE
+    distribution: Annotated[
+        Literal["gaussian", "rademacher"], Field(description="law of the perturbations")
+    ] = "gaussian"
+    inject: Annotated[
+        Literal["block", "activation"],
+        Field(description="perturb a block's output, or its activation before the pool"),
+    ] = "block"
+    perturb: Annotated[
+        Literal["all", "in_turn"], Field(description="all blocks at every step, or one block a step")
+    ] = "all"
+    share: Annotated[
+        tuple[Patch, ...],
+        Field(description="patch side for each block with positions, from the input; the last one repeats"),
+    ] = (1,)
+
+    exact: ClassVar[str] = "output"
+    passes: ClassVar[str] = "1 forward with tangent"
+    source: ClassVar[str] = "Bacho & Chu 2024"
+
+    def injected(self, network: Network) -> Network:
+        """The network, its blocks ending where perturbations enter."""
+        return network if self.inject == "block" else network.at_activations
+
+    def patches(self, network: Network) -> list[int]:
+        """Patch side of every block; 1 where the output has no positions."""
+        sides, spatial = [], 0
+        for shape in network.block_shapes:
+            side = 1
+            if len(shape) == 3 and shape[1] * shape[2] > 1:
+                side = self.share[min(spatial, len(self.share) - 1)] if self.share else 1
+                spatial += 1
+            sides.append(side)
+        return sides
+
+    def state(self, network: Network) -> dict[str, Draw]:
+        """F_l = 0, C×N_l; N_l counts patches where a block shares its perturbations."""
+        net = self.injected(network)
+        return {
+            feedback_name(l): Draw((network.classes, math.prod(_coarse(shape, side))), "constant", 0.0)
+            for l, (shape, side) in enumerate(zip(net.block_shapes, self.patches(net), strict=True))
+        }
+
+    def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
+        """v_l (B, *shape of block l, coarsened by its patch): of all blocks, or of one in turn."""
+        net = self.injected(network)
+        chosen = range(len(net.blocks))
+        if self.perturb == "in_turn" and net.blocks:
+            chosen = range(step % len(net.blocks), step % len(net.blocks) + 1)
+        sides = self.patches(net)
+        return {
+            f"v.{l}": Draw((batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution)
+            for l in chosen
+        }
+
+    def feedback_training(self) -> tuple[Optimizer, Schedule]:
+        """The average over time is SGD of rate α on F − Ĵ."""
+        return self.feedback_optimizer or SGD(lr=self.feedback_rate), self.feedback_schedule
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        net = self.injected(network)
+        sides = self.patches(net)
+        h, dh, saved = batch.x, None, []
+        for l, block in enumerate(net.blocks):
+            h, dh, kept = block.dual(params, h, dh, batch.mode)
+            saved.append(kept)
+            if (v := perturbations.get(f"v.{l}")) is not None:
+                v = _spread(v.to(h.dtype), net.block_shapes[l], sides[l])
+                dh = v if dh is None else dh + v
+        logits, d, kept = net.output.dual(params, h, dh, batch.mode)
+        loss, error = batch.loss(logits)
+
+        grads, _ = net.output.vjp(params, kept, error, need_dx=False)
+        for l, block in enumerate(net.blocks):
+            signal = _signal(error, state[feedback_name(l)], net.block_shapes[l], sides[l])
+            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+
+        state_grads = {}
+        for name, v in perturbations.items():
+            l = int(name.removeprefix("v."))
+            feedback = state[feedback_name(l)]
+            jacobian = d.to(feedback.dtype).mT @ v.flatten(1) / len(batch)
+            if sides[l] > 1:  # the patch's sum was estimated; each position receives its mean
+                jacobian = jacobian / _positions(net.block_shapes[l], sides[l], v.device).to(feedback.dtype)
+            state_grads[feedback_name(l)] = feedback - jacobian
+        return Update(grads, loss, logits, state_grads)
+
+
+@RULES.register
+class FDFA(_ForwardDirectFeedback):
+    """Forward direct feedback alignment, as in the paper: averaged feedback, all blocks, Gaussian."""
+
+    name: Literal["fdfa"] = "fdfa"
+
+
+@RULES.register
+class FDFAAdam(_ForwardDirectFeedback):
+    """FDFA as in the authors' script: Adam of rate 1e-4 on the feedback, injected at the activation."""
+
+    name: Literal["fdfa-adam"] = "fdfa-adam"
+    feedback_optimizer: Annotated[
+        Optimizer | None,
+        Field(description="the optimizer that follows F − Ĵ"),
+        Choice(OPTIMIZERS),
+    ] = Adam(lr=1e-4)
+    inject: Literal["block", "activation"] = "activation"
+
+
+def _coarse(shape: Shape, side: int) -> Shape:
+    """`shape` with its positions counted in patches of `side`×`side`; the last ones may be partial."""
+    if side == 1:
+        return shape
+    channels, height, width = shape
+    return (channels, -(-height // side), -(-width // side))
+
+
+def _spread(v: torch.Tensor, shape: Shape, side: int) -> torch.Tensor:
+    """Values a patch (B, *coarse shape) copied to every position of the patch (B, *shape)."""
+    if side == 1:
+        return v
+    return F.interpolate(v, scale_factor=side, mode="nearest")[..., : shape[1], : shape[2]]
+
+
+@cache
+def _positions(shape: Shape, side: int, device: torch.device) -> torch.Tensor:
+    """Number of positions in each patch (N coarse units); fewer than side² in the last ones."""
+    ones = torch.ones(1, *shape, device=device)
+    coarse = F.avg_pool2d(ones, side, ceil_mode=True, divisor_override=1)
+    return coarse.flatten()
+
+
+def _signal(error: torch.Tensor, feedback: torch.Tensor, shape: Shape, side: int) -> torch.Tensor:
+    """G_l = E F_l (B, *shape), spread from patches to positions."""
+    return _spread((error @ feedback).view(len(error), *_coarse(shape, side)), shape, side)

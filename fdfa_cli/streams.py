@@ -1,0 +1,83 @@
+"""Random numbers: what is drawn, and the streams it is drawn from.
+
+Layers and rules never hold a generator. They declare `Draw`s (shape and law), and whoever runs them
+samples these from a stream and hands the tensors over, so that a test can fix any of them.
+
+One seed gives a run independent streams, one for each purpose and epoch: drawing more for one purpose
+never moves another, and a resumed epoch draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from fdfa_cli.lazy import F, torch
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A tensor to be drawn: independent entries of one law.
+
+    uniform      U(−scale, scale)
+    gaussian     N(0, scale²)
+    rademacher   ±scale with equal probability; a random bit an entry
+    bernoulli    1 with probability `scale`, else 0
+    constant     `scale` everywhere; draws nothing
+    """
+
+    shape: Shape
+    law: Literal["uniform", "gaussian", "rademacher", "bernoulli", "constant"]
+    scale: float = 1.0
+
+    def sample(self, generator: torch.Generator, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A tensor of `shape` on the generator's device, float32 unless `dtype` is given."""
+        device = generator.device
+        if self.law == "constant":
+            return torch.full(self.shape, self.scale, device=device, dtype=dtype)
+        if self.law == "rademacher":
+            return _signs(self.shape, generator, dtype).mul_(self.scale)
+        values = torch.empty(self.shape, device=device, dtype=dtype)
+        if self.law == "uniform":
+            return values.uniform_(-self.scale, self.scale, generator=generator)
+        if self.law == "gaussian":
+            return values.normal_(0.0, self.scale, generator=generator)
+        return values.bernoulli_(self.scale, generator=generator)
+
+
+def kaiming(shape: Shape) -> Draw:
+    """Kaiming-uniform law of a C×N tensor, bound √(6/N): the feedback of DFA in the authors' code."""
+    return Draw(shape, "uniform", math.sqrt(6 / math.prod(shape[1:])))
+
+
+def sample(draws: Mapping[str, Draw], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Every draw of `draws`, in their order, from one stream."""
+    return {name: draw.sample(generator) for name, draw in draws.items()}
+
+
+def stream(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of (seed, purpose, epoch): independent of every other purpose and epoch."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype | None) -> torch.Tensor:
+    """±1 with equal probability: eight signs are read from each random byte by a look-up table."""
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 64), dtype=torch.int64, device=generator.device)
+    words.random_(-(2**63), None, generator=generator)
+    table = _sign_table(generator.device, dtype or torch.get_default_dtype())
+    return F.embedding(words.view(torch.uint8).int(), table).view(-1)[:count].view(shape)
+
+
+@cache
+def _sign_table(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """256×8: the bits of each byte as ±1."""
+    bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
+    return (2 * bits - 1).to(dtype)

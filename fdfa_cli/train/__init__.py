@@ -1,0 +1,1 @@
+"""Training: the loop, torch's optimizers and schedules as options, checkpoints."""

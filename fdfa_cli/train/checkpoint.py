@@ -1,0 +1,44 @@
+"""Checkpoints: everything a training needs to go on, as plain tensors and scalars.
+
+Written to a temporary file and renamed, so a run killed at any moment keeps its last whole checkpoint;
+read with `weights_only=True`, so a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fdfa_cli.errors import RunDamaged
+from fdfa_cli.lazy import torch
+from fdfa_cli.runs import atomic_write
+
+if TYPE_CHECKING:
+    from fdfa_cli.train.session import Session
+
+FORMAT = 1
+
+
+def save(path: Path, session: Session) -> None:
+    """Write `session` to `path` atomically."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **session.state_dict()}, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load(path: Path, session: Session) -> None:
+    """Put what `path` holds into `session`.
+
+    Raises `RunDamaged` where the file is missing, unreadable or of another format.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunDamaged(f"{path}: no checkpoint was written before this run stopped") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise RunDamaged(f"{path}: not a checkpoint: {error}") from error
+    if content.pop("format", None) != FORMAT:
+        raise RunDamaged(f"{path}: a checkpoint of another format than {FORMAT}")
+    session.load_state_dict(content)

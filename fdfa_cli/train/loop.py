@@ -1,0 +1,164 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fdfa_cli.data.base import Subset
+from fdfa_cli.errors import Diverged, Interrupted, UsageError
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.losses import LOSSES
+from fdfa_cli.recipe.schema import Recipe, Training
+from fdfa_cli.runs import Run
+from fdfa_cli.train import checkpoint
+from fdfa_cli.train.progress import Progress
+from fdfa_cli.train.session import Session
+
+#: Steps between looks at the running loss, where a training that has diverged is stopped.
+WATCH_EVERY = 100
+#: Samples a forward pass in evaluation.
+EVALUATION_BATCH = 500
+
+
+def fit(
+    recipe: Recipe,
+    run: Run,
+    root: Path,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train `recipe` into `run` on the data under `root`; returns the summary stored in run.json.
+
+    `stop` is asked after every step; once true, the training is checkpointed where it is.
+    Raises `Diverged` or `Interrupted` with everything up to then stored.
+    """
+    device = prepare(recipe.training)
+    with torch.no_grad():
+        splits = recipe.data.load(root, device)
+        network = recipe.network.build(recipe.data.shape(), recipe.data.classes())
+        session = Session(recipe, network, len(splits.train), device)
+        if resume:
+            checkpoint.load(run.checkpoint, session)
+            run.cut(session.epoch)
+        clock = Clock()
+        progress.start(recipe, session)
+
+        while session.epoch < recipe.training.epochs:
+            clock.start()
+            while session.position < session.steps:
+                rows = session.rows()
+                session.step(splits.train.batch(rows, session.streams["augmentation"]), splits.train.labels[rows])
+                progress.step(session)
+                if session.position % WATCH_EVERY == 0 and not math.isfinite(session.loss_sum.item()):
+                    break
+                if stop():
+                    checkpoint.save(run.checkpoint, session)
+                    raise Interrupted(f"interrupted in epoch {session.epoch + 1}")
+            row = {
+                "epoch": session.epoch + 1,
+                "train_loss": session.loss_sum.item() / session.seen,
+                "train_accuracy": session.correct.item() / session.seen,
+                "lr": session.rate(),
+                "train_seconds": clock.stop(),
+            }
+            if not math.isfinite(row["train_loss"]):
+                run.append(row)
+                raise Diverged(f"the training loss is not finite in epoch {session.epoch + 1}")
+            clock.start()
+            row |= evaluate(session, splits.validation, "val")
+            row["eval_seconds"] = clock.stop()
+            session.epoch += 1
+            session.begin_epoch()
+            # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
+            run.append(row)
+            if session.epoch % recipe.training.checkpoint_every == 0 or session.epoch == recipe.training.epochs:
+                checkpoint.save(run.checkpoint, session)
+            progress.epoch(row)
+
+        return summarise(run.metrics(), evaluate(session, splits.test, "test"), device)
+
+
+def evaluate(session: Session, subset: Subset, prefix: str) -> dict[str, float]:
+    """Mean loss and accuracy of `subset` in evaluation mode, as ``{prefix}_loss`` and ``_accuracy``."""
+    if not len(subset):
+        return {}
+    loss_sum = torch.zeros((), dtype=torch.float64, device=session.device)
+    correct = torch.zeros((), dtype=torch.int64, device=session.device)
+    rule, loss = session.recipe.rule, LOSSES[session.recipe.training.loss]
+    for rows in torch.arange(len(subset), device=session.device).split(EVALUATION_BATCH):
+        logits = rule.predict(session.network, session.params, session.buffers, subset.batch(rows))
+        loss_sum += loss(logits, subset.labels[rows])[0] * len(rows)
+        correct += (logits.argmax(-1) == subset.labels[rows]).sum()
+    return {
+        f"{prefix}_loss": loss_sum.item() / len(subset),
+        f"{prefix}_accuracy": correct.item() / len(subset),
+    }
+
+
+def prepare(training: Training) -> torch.device:
+    """Set threads and precision, and choose the device; raises `UsageError` where it is not there."""
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    torch.set_float32_matmul_precision("high" if training.precision == "tf32" else "highest")
+    wanted = training.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise UsageError(f"device {wanted!r} is not there: this machine has {count} CUDA devices")
+        torch.cuda.reset_peak_memory_stats(device)
+    return device
+
+
+def summarise(rows: list[dict[str, Any]], test: dict[str, float], device: torch.device) -> dict[str, Any]:
+    """What run.json keeps of a completed training: the last epoch, the best validation, the test set."""
+    best = max(rows, key=lambda row: row.get("val_accuracy", 0.0))
+    last = {k: v for k, v in rows[-1].items() if k not in ("epoch", "lr", "train_seconds", "eval_seconds")}
+    return {
+        "epochs": len(rows),
+        **last,
+        "best_val_accuracy": best.get("val_accuracy"),
+        "best_val_epoch": best["epoch"],
+        **test,
+        **totals(rows),
+        "peak_memory_bytes": peak_memory(device),
+    }
+
+
+def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds trained and evaluated over all epochs."""
+    return {key: sum(row.get(key) or 0.0 for row in rows) for key in ("train_seconds", "eval_seconds")}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the device's allocator on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Clock:
+    """Wall seconds between `start` and `stop`, with the device's queue empty at both."""
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._begun = self._now()
+
+    def stop(self) -> float:
+        """Seconds since `start`."""
+        return self._now() - self._begun
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter()

@@ -1,0 +1,150 @@
+"""One training in progress: its tensors, optimizers, clock and random streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Mode
+from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.rules.base import Update
+from fdfa_cli.streams import sample, stream
+from fdfa_cli.train.schedules import Schedule
+
+#: Streams redrawn every epoch on the training device.
+PURPOSES = ("augmentation", "dropout", "perturbation")
+
+
+class Session:
+    """Parameters, running statistics, rule state and optimizers, moved by `step`.
+
+    `epoch` counts finished epochs, `position` the steps done in the current one; `order` is the current
+    epoch's permutation of the training set, `streams` its generators; `loss_sum` and `correct` add up
+    over the epoch on the device, so that a step never waits for it.
+    """
+
+    def __init__(self, recipe: Recipe, network: Network, samples: int, device: torch.device) -> None:
+        self.recipe, self.network, self.device = recipe, network, device
+        self.samples = samples
+        self.batch_size = recipe.training.batch_size
+        seed = recipe.training.seed
+        # Initial values are drawn on the CPU: a run starts from the same network on every device.
+        on_device = {"device": device}
+        self.params = {k: v.to(**on_device) for k, v in sample(network.parameters(), stream(seed, "init")).items()}
+        self.buffers = {k: v.to(**on_device) for k, v in sample(network.buffers(), stream(seed, "init")).items()}
+        self.state = {
+            k: v.to(**on_device) for k, v in sample(recipe.rule.state(network), stream(seed, "feedback")).items()
+        }
+        self.optimizers: dict[str, tuple[torch.optim.Optimizer, Schedule]] = {
+            "weights": (recipe.optimizer.build(self.params.values()), recipe.schedule)
+        }
+        if (training := recipe.rule.feedback_training()) is not None and self.state:
+            self.optimizers["feedback"] = (training[0].build(self.state.values()), training[1])
+        self._base_rates = {k: o.param_groups[0]["lr"] for k, (o, _) in self.optimizers.items()}
+        self.epoch = 0
+        self.begin_epoch()
+
+    # --- the clock -----------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        whole, rest = divmod(self.samples, self.batch_size)
+        return whole + (1 if rest and not self.recipe.training.drop_last else 0)
+
+    def begin_epoch(self) -> None:
+        """Draw the epoch's order and start its streams and sums."""
+        seed = self.recipe.training.seed
+        self.position = 0
+        order = torch.randperm(self.samples, generator=stream(seed, "order", self.epoch))
+        self.order = order.to(self.device)
+        self.streams = {purpose: stream(seed, purpose, self.epoch, self.device) for purpose in PURPOSES}
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def seen(self) -> int:
+        """Samples trained on in this epoch so far."""
+        return min(self.position * self.batch_size, self.samples)
+
+    def rows(self) -> torch.Tensor:
+        """Row numbers of the current step's samples."""
+        return self.order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
+
+    def rate(self) -> float:
+        """The weights' learning rate at this moment."""
+        return float(self.optimizers["weights"][0].param_groups[0]["lr"])
+
+    # --- one step ------------------------------------------------------------------------------------
+
+    def step(self, x: torch.Tensor, labels: torch.Tensor) -> None:
+        """Train on one batch: inputs `x` (B, …) and `labels` (B)."""
+        rule, network = self.recipe.rule, self.network
+        step = self.epoch * self.steps + self.position
+        noise = sample(network.noise(len(x)), self.streams["dropout"])
+        perturbations = sample(rule.perturbations(network, len(x), step), self.streams["perturbation"])
+        mode = Mode(training=True, buffers=self.buffers, noise=noise)
+        if self.recipe.training.precision == "bf16":
+            x = x.bfloat16()
+        batch = Batch(x, labels, mode, LOSSES[self.recipe.training.loss])
+        update = rule.step(network, self.params, self.state, batch, perturbations)
+        self._apply(update)
+        self.buffers.update(mode.updates)
+        self.loss_sum += update.loss * len(x)
+        self.correct += (update.logits.argmax(-1) == labels).sum()
+        self.position += 1
+
+    def _apply(self, update: Update) -> None:
+        """Hand the gradients to the optimizers at this moment's rates."""
+        for key, tensors, grads in (
+            ("weights", self.params, update.grads),
+            ("feedback", self.state, update.state_grads),
+        ):
+            if not grads:
+                continue
+            for name, grad in grads.items():
+                tensors[name].grad = grad.to(tensors[name].dtype)
+            optimizer, schedule = self.optimizers[key]
+            factor = schedule.factor(self.epoch + self.position / self.steps, self.recipe.training.epochs)
+            optimizer.param_groups[0]["lr"] = self._base_rates[key] * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        for name, value in update.state.items():
+            self.state[name].copy_(value)
+
+    # --- checkpoints ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and scalars that `load_state_dict` restores."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "params": self.params,
+            "buffers": self.buffers,
+            "state": self.state,
+            "optimizers": {key: optimizer.state_dict() for key, (optimizer, _) in self.optimizers.items()},
+            "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
+            "loss_sum": self.loss_sum,
+            "correct": self.correct,
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Continue where `content` was taken; the epoch's order is drawn anew from the seed."""
+        self.epoch = content["epoch"]
+        self.begin_epoch()
+        self.position = content["position"]
+        for mine, stored in (
+            (self.params, content["params"]),
+            (self.buffers, content["buffers"]),
+            (self.state, content["state"]),
+        ):
+            for name, value in stored.items():
+                mine[name].copy_(value)
+        for key, (optimizer, _) in self.optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][key])
+        for purpose, generator in self.streams.items():
+            generator.set_state(content["streams"][purpose])
+        self.loss_sum.copy_(content["loss_sum"])
+        self.correct.copy_(content["correct"])
