@@ -17,29 +17,28 @@ from fdfa_cli.network.layers.base import Mode
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
 
 
-def one_hot(labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Targets T (B×C): 1 at each sample's label, in the type of `like` (B×C)."""
-    classes = torch.arange(like.shape[-1], device=like.device)
-    return (labels[..., None] == classes).to(like.dtype)
+def one_hot(labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
+    """Targets T (B×C): 1 at each sample's label, 0 elsewhere."""
+    return (labels[..., None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """−mean_b log softmax(z_b)[label_b];  E = (softmax(z) − T)/B."""
     log_probabilities = logits.log_softmax(-1)
-    target = one_hot(labels, logits)
+    target = one_hot(labels, logits.shape[-1], logits.dtype)
     loss = -(log_probabilities * target).sum() / len(logits)
     return loss, (log_probabilities.exp() - target) / len(logits)
 
 
 def mse(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over B×C of (z − T)²;  E = 2(z − T)/(BC)."""
-    difference = logits - one_hot(labels, logits)
+    difference = logits - one_hot(labels, logits.shape[-1], logits.dtype)
     return difference.square().mean(), difference * (2 / difference.numel())
 
 
 def bce(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over B×C of the binary cross-entropy of σ(z) against T;  E = (σ(z) − T)/(BC)."""
-    target = one_hot(labels, logits)
+    target = one_hot(labels, logits.shape[-1], logits.dtype)
     loss = F.binary_cross_entropy_with_logits(logits, target)
     return loss, (logits.sigmoid() - target) / logits.numel()
 

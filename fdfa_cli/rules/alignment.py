@@ -61,22 +61,26 @@ class TransportedBackprop(Rule):
         return Update(grads, loss, logits)
 
 
-@RULES.register
-class FeedbackAlignment(TransportedBackprop):
-    """Feedback alignment: fixed random weights on the way back."""
-
-    name: Literal["fa"] = "fa"
-    source: ClassVar[str] = "Lillicrap et al. 2016"
+class AlignedFeedback(TransportedBackprop):
+    """Feedback F_l of W_l's shape and initial law, kept in the state."""
 
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_l, of W_l's shape and initial law."""
+        """F_l for every weight that a backward pass transposes."""
         return {f"feedback.{name}": draw for name, draw in matrices(network).items()}
 
     def feedback(
         self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors
     ) -> Tensors:
-        """The fixed F."""
-        return {name.removeprefix("feedback."): value for name, value in state.items()}
+        """The present F."""
+        return {name: state[f"feedback.{name}"] for name in matrices(network)}
+
+
+@RULES.register
+class FeedbackAlignment(AlignedFeedback):
+    """Feedback alignment: fixed random weights on the way back."""
+
+    name: Literal["fa"] = "fa"
+    source: ClassVar[str] = "Lillicrap et al. 2016"
 
 
 @RULES.register

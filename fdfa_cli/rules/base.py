@@ -22,14 +22,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fdfa_cli.errors import Unsupported
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Tensors
+from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import Named
 from fdfa_cli.streams import Draw, Shape
 from fdfa_cli.train.optimizers import Optimizer
-from fdfa_cli.train.schedules import Constant, Schedule
+from fdfa_cli.train.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class Rule(Named):
         """Random tensors of step number `step` (from 0) on a batch of `batch_size`."""
         return {}
 
-    def feedback_training(self) -> tuple[Optimizer, Schedule] | None:
-        """Optimizer and schedule of the state's gradients; None where the state has none."""
-        return None
+    def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
+        """Optimizer and schedule for the state's gradients; by default the weights' own, given here."""
+        return optimizer, schedule
 
     @abstractmethod
     def step(
@@ -86,7 +87,25 @@ class Rule(Named):
         return network.predict(params, buffers, x)
 
 
-NO_SCHEDULE = Constant()
+def forward_blocks(
+    network: Network, params: Tensors, x: torch.Tensor, mode: Mode
+) -> tuple[torch.Tensor, list[Any]]:
+    """The last hidden block's output H_{L-1}, and what every block saved."""
+    saved = []
+    for block in network.blocks:
+        x, kept = block.forward(params, x, mode)
+        saved.append(kept)
+    return x, saved
+
+
+def require_transposable(rule: Rule, network: Network) -> None:
+    """Raise `Unsupported` where a layer's weights cannot be replaced in the backward pass."""
+    for layer, _ in network.leaves():
+        if not layer.transposable:
+            raise Unsupported(
+                f"rule {rule.name!r} replaces the weights in the backward pass, which {layer.name!r}, a "
+                "wrapped module, does not allow; dfa, fdfa and bp work there"
+            )
 
 
 def feedback_name(block: int) -> str:

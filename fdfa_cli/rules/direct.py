@@ -1,10 +1,21 @@
-"""Direct feedback alignment: the output error reaches every block through a fixed random matrix.
+"""Direct feedback: every block hears from the output at once, through a matrix of its own.
 
-    G_l = E F_l              F_l: C×N_l, drawn once
+    dfa    G_l = E F_l               F_l: C×N_l, fixed and random
+    sdfa   G_l = sign(E) F_l / B     only the sign of each error
+    dkp    G_l = E F_l               ∇F_l = Eᵀ H_l, and W and F decay alike
+    drtp   G_l = T F_l / B           one-hot targets T in place of the error
 
-The output layer is exact; hidden blocks follow a random direction that the forward weights come to align
-with. No backward pass through the network: each block needs its local vjp only, in any order.
-Source: Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016.
+The output layer is exact. No backward pass through the network: each block needs its local vjp only, in
+any order. Random: the initial F.
+
+dkp learns F as Kolen and Pollack did: F_l moves with the product of the same two signals as the weights
+it stands for (at the last hidden block ∇F_l = ∇W_L), and the decay on both makes their difference die out.
+
+drtp needs nothing from above: block l is updated, and its activations freed, before block l+1 runs, so
+peak memory does not grow with depth.
+
+Sources: Nøkland, NeurIPS 2016 (dfa); Webster, Choi & Ahn, arXiv 2104.08078 (dkp); Frenkel, Lefebvre &
+Bol, Frontiers in Neuroscience 15 (2021) (drtp).
 """
 
 from __future__ import annotations
@@ -14,52 +25,143 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.losses import Batch
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal
+from fdfa_cli.network.losses import Batch, one_hot
+from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
+from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks
 from fdfa_cli.streams import Draw, kaiming
+from fdfa_cli.train.optimizers import Adam, Optimizer
+from fdfa_cli.train.schedules import Constant, Schedule
 
 FeedbackInit = Annotated[
-    Literal["kaiming_uniform", "uniform"],
-    Field(description="U(±√(6/N)) as the FDFA authors draw it, or U(±1/√N)"),
+    Literal["kaiming_uniform", "uniform", "zero"],
+    Field(description="U(±√(6/N)) as the FDFA authors draw it, U(±1/√N), or zero"),
 ]
 
 
-@RULES.register
-class DirectFeedbackAlignment(Rule):
-    """Direct feedback alignment: fixed random matrices carry the output error to every block."""
+class DirectFeedback(Rule):
+    """A matrix F_l (C×N_l) for every hidden block, and the local vjp of what it brings."""
 
-    name: Literal["dfa"] = "dfa"
     feedback_init: FeedbackInit = "kaiming_uniform"
+
     exact: ClassVar[str] = "output"
     passes: ClassVar[str] = "1 forward"
-    source: ClassVar[str] = "Nøkland 2016"
 
     def state(self, network: Network) -> dict[str, Draw]:
         """F_l, C×N_l for every hidden block."""
         draws = {}
-        for l, shape in enumerate(network.block_shapes):
-            draw = kaiming((network.classes, math.prod(shape)))
-            if self.feedback_init == "uniform":
-                draw = Draw(draw.shape, "uniform", 1 / math.sqrt(draw.shape[1]))
-            draws[feedback_name(l)] = draw
+        for l, block_shape in enumerate(network.block_shapes):
+            shape = (network.classes, math.prod(block_shape))
+            draws[feedback_name(l)] = {
+                "kaiming_uniform": kaiming(shape),
+                "uniform": Draw(shape, "uniform", 1 / math.sqrt(shape[1])),
+                "zero": Draw(shape, "constant", 0.0),
+            }[self.feedback_init]
         return draws
+
+    def message(self, error: torch.Tensor) -> torch.Tensor:
+        """What is sent to every block (B×C): the error E itself."""
+        return error
 
     def step(
         self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
     ) -> Update:
         """See `Rule.step`."""
-        h, saved = batch.x, []
-        for block in network.blocks:
-            h, kept = block.forward(params, h, batch.mode)
-            saved.append(kept)
+        h, saved = forward_blocks(network, params, batch.x, batch.mode)
         logits, kept = network.output.forward(params, h, batch.mode)
         loss, error = batch.loss(logits)
 
-        grads, _ = network.output.vjp(params, kept, error, need_dx=False)
+        grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
+        message = self.message(error)
         for l, block in enumerate(network.blocks):
-            signal = feedback_signal(error, state[feedback_name(l)], network.block_shapes[l])
-            grads |= block.vjp(params, saved[l], signal, need_dx=False)[0]
+            signal = feedback_signal(message, state[feedback_name(l)], network.block_shapes[l])
+            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+        return Update(grads, loss, logits)
+
+
+@RULES.register
+class DirectFeedbackAlignment(DirectFeedback):
+    """Direct feedback alignment: fixed random matrices carry the output error to every block."""
+
+    name: Literal["dfa"] = "dfa"
+    source: ClassVar[str] = "Nøkland 2016"
+
+
+@RULES.register
+class SignDirectFeedbackAlignment(DirectFeedback):
+    """Direct feedback alignment of the error's sign only."""
+
+    name: Literal["sdfa"] = "sdfa"
+    source: ClassVar[str] = "Nøkland 2016; Frenkel et al. 2021"
+
+    def message(self, error: torch.Tensor) -> torch.Tensor:
+        """sign(E)/B."""
+        return error.sign() / len(error)
+
+
+@RULES.register
+class DirectKolenPollack(DirectFeedback):
+    """Direct Kolen-Pollack: direct feedback that learns from the product of error and activity."""
+
+    name: Literal["dkp"] = "dkp"
+    decay: Annotated[
+        float, Field(ge=0, description="λ, of weights and feedback alike; part of the rule")
+    ] = 1e-6
+    feedback_optimizer: Annotated[
+        Optimizer, Choice(OPTIMIZERS), Field(description="that follows ∇F")
+    ] = Adam(lr=1e-4)
+    source: ClassVar[str] = "Webster et al. 2021"
+
+    def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
+        """Its own optimizer, at a constant rate."""
+        return self.feedback_optimizer, Constant()
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        h, saved, outputs = batch.x, [], []
+        for block in network.blocks:
+            h, kept = block.forward(params, h, batch.mode)
+            saved.append(kept)
+            outputs.append(h)
+        logits, kept = network.output.forward(params, h, batch.mode)
+        loss, error = batch.loss(logits)
+
+        grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
+        state_grads = {}
+        for l, block in enumerate(network.blocks):
+            feedback = state[feedback_name(l)]
+            signal = feedback_signal(error, feedback, network.block_shapes[l])
+            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+            activity = outputs[l].flatten(1).to(feedback.dtype)
+            state_grads[feedback_name(l)] = error.mT @ activity + self.decay * feedback
+        grads = {name: grad + self.decay * params[name] for name, grad in grads.items()}
+        return Update(grads, loss, logits, state_grads)
+
+
+@RULES.register
+class DirectRandomTargetProjection(DirectFeedback):
+    """Direct random target projection: fixed random matrices carry the target, and no block waits."""
+
+    name: Literal["drtp"] = "drtp"
+    source: ClassVar[str] = "Frenkel et al. 2021"
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        h, grads = batch.x, {}
+        for l, block in enumerate(network.blocks):
+            h, kept = block.forward(params, h, batch.mode)
+            feedback = state[feedback_name(l)]
+            targets = one_hot(batch.labels, network.classes, feedback.dtype)
+            signal = feedback_signal(targets / len(batch), feedback, network.block_shapes[l])
+            grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]
+            del kept
+        logits, kept = network.output.forward(params, h, batch.mode)
+        loss, error = batch.loss(logits)
+        grads |= network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)[0]
         return Update(grads, loss, logits)

@@ -28,6 +28,7 @@ Neural Networks 169 (2024), arXiv 2212.07282.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, ClassVar, Literal
 
@@ -38,28 +39,17 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
-from fdfa_cli.rules.base import NO_SCHEDULE, Rule, Update, feedback_name
+from fdfa_cli.rules.base import Rule, Update, feedback_name
 from fdfa_cli.streams import Draw, Shape
 from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
-from fdfa_cli.train.schedules import Schedule
+from fdfa_cli.train.schedules import Constant, Schedule
 
 Patch = Annotated[int, Field(ge=1, description="side of the patch of positions that share a perturbation")]
 
 
-class _ForwardDirectFeedback(Rule):
-    """The rule itself; the registered presets below differ in their defaults only."""
+class PerturbedForward(Rule):
+    """Direct feedback beside a forward pass whose tangent estimates the mean Jacobians."""
 
-    feedback_rate: Annotated[
-        float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
-    ] = 0.01
-    feedback_optimizer: Annotated[
-        Optimizer | None,
-        Field(description="follow F − Ĵ with this optimizer instead of averaging at feedback_rate"),
-        Choice(OPTIMIZERS),
-    ] = None
-    feedback_schedule: Annotated[
-        Schedule, Choice(SCHEDULES), Field(description="of the feedback's rate")
-    ] = NO_SCHEDULE
     distribution: Annotated[
         Literal["gaussian", "rademacher"], Field(description="law of the perturbations")
     ] = "gaussian"
@@ -72,7 +62,10 @@ class _ForwardDirectFeedback(Rule):
     ] = "all"
     share: Annotated[
         tuple[Patch, ...],
-        Field(description="patch side for each block with positions, from the input; the last one repeats"),
+        Field(
+            min_length=1,
+            description="side of the patches, for each block that has positions; the last one repeats",
+        ),
     ] = (1,)
 
     exact: ClassVar[str] = "output"
@@ -85,13 +78,13 @@ class _ForwardDirectFeedback(Rule):
 
     def patches(self, network: Network) -> list[int]:
         """Patch side of every block; 1 where the output has no positions."""
-        sides, spatial = [], 0
+        sides, given = [], [*self.share]
         for shape in network.block_shapes:
-            side = 1
-            if len(shape) == 3 and shape[1] * shape[2] > 1:
-                side = self.share[min(spatial, len(self.share) - 1)] if self.share else 1
-                spatial += 1
-            sides.append(side)
+            if len(shape) < 3 or shape[1] * shape[2] == 1:
+                sides.append(1)
+            else:
+                sides.append(given[0])
+                given = given[1:] or given
         return sides
 
     def state(self, network: Network) -> dict[str, Draw]:
@@ -105,16 +98,64 @@ class _ForwardDirectFeedback(Rule):
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """v_l (B, *shape of block l, coarsened by its patch): of all blocks, or of one in turn."""
         net = self.injected(network)
-        chosen = range(len(net.blocks))
+        sides, blocks = self.patches(net), range(len(net.blocks))
         if self.perturb == "in_turn" and net.blocks:
-            chosen = range(step % len(net.blocks), step % len(net.blocks) + 1)
-        sides = self.patches(net)
+            blocks = blocks[step % len(blocks) :][:1]
         return {
-            f"v.{l}": Draw((batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution)
-            for l in chosen
+            feedback_name(l): Draw(
+                (batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution
+            )
+            for l in blocks
         }
 
-    def feedback_training(self) -> tuple[Optimizer, Schedule]:
+    def forward(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> tuple[Update, Tensors]:
+        """The gradients that the present feedback gives, and this step's Ĵ_l under its feedback's name."""
+        net = self.injected(network)
+        sides, names = self.patches(net), [feedback_name(l) for l in range(len(net.blocks))]
+        h, dh, saved = batch.x, None, []
+        for l, block in enumerate(net.blocks):
+            h, dh, kept = block.dual(params, h, dh, batch.mode)
+            saved.append(kept)
+            if names[l] in perturbations:
+                v = _spread(perturbations[names[l]].to(h.dtype), net.block_shapes[l], sides[l])
+                dh = v if dh is None else dh + v
+        logits, d, kept = net.output.dual(params, h, dh, batch.mode)
+        loss, error = batch.loss(logits)
+
+        grads, _ = net.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
+        for l, block in enumerate(net.blocks):
+            signal = _signal(error, state[names[l]], net.block_shapes[l], sides[l])
+            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+
+        jacobians = {}
+        for l, name in enumerate(names):
+            if d is None or name not in perturbations:
+                continue
+            v = perturbations[name]
+            jacobians[name] = d.to(v.dtype).mT @ v.flatten(1) / len(batch)
+            if sides[l] > 1:  # a patch's sum was estimated; each of its positions receives the mean
+                jacobians[name] /= _positions(net.block_shapes[l], sides[l], v.device)
+        return Update(grads, loss, logits), jacobians
+
+
+class _Averaged(PerturbedForward):
+    """The rule itself; the registered presets below differ in their defaults only."""
+
+    feedback_rate: Annotated[
+        float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
+    ] = 0.01
+    feedback_optimizer: Annotated[
+        Optimizer | None,
+        Choice(OPTIMIZERS),
+        Field(description="follow F − Ĵ with this optimizer instead of averaging at feedback_rate"),
+    ] = None
+    feedback_schedule: Annotated[
+        Schedule, Choice(SCHEDULES), Field(description="of the feedback's rate")
+    ] = Constant()
+
+    def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
         """The average over time is SGD of rate α on F − Ĵ."""
         return self.feedback_optimizer or SGD(lr=self.feedback_rate), self.feedback_schedule
 
@@ -122,52 +163,39 @@ class _ForwardDirectFeedback(Rule):
         self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
     ) -> Update:
         """See `Rule.step`."""
-        net = self.injected(network)
-        sides = self.patches(net)
-        h, dh, saved = batch.x, None, []
-        for l, block in enumerate(net.blocks):
-            h, dh, kept = block.dual(params, h, dh, batch.mode)
-            saved.append(kept)
-            if (v := perturbations.get(f"v.{l}")) is not None:
-                v = _spread(v.to(h.dtype), net.block_shapes[l], sides[l])
-                dh = v if dh is None else dh + v
-        logits, d, kept = net.output.dual(params, h, dh, batch.mode)
-        loss, error = batch.loss(logits)
-
-        grads, _ = net.output.vjp(params, kept, error, need_dx=False)
-        for l, block in enumerate(net.blocks):
-            signal = _signal(error, state[feedback_name(l)], net.block_shapes[l], sides[l])
-            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
-
-        state_grads = {}
-        for name, v in perturbations.items():
-            l = int(name.removeprefix("v."))
-            feedback = state[feedback_name(l)]
-            jacobian = d.to(feedback.dtype).mT @ v.flatten(1) / len(batch)
-            if sides[l] > 1:  # the patch's sum was estimated; each position receives its mean
-                jacobian = jacobian / _positions(net.block_shapes[l], sides[l], v.device).to(feedback.dtype)
-            state_grads[feedback_name(l)] = feedback - jacobian
-        return Update(grads, loss, logits, state_grads)
+        update, jacobians = self.forward(network, params, state, batch, perturbations)
+        return replace(update, state_grads={name: state[name] - j for name, j in jacobians.items()})
 
 
 @RULES.register
-class FDFA(_ForwardDirectFeedback):
+class FDFA(_Averaged):
     """Forward direct feedback alignment, as in the paper: averaged feedback, all blocks, Gaussian."""
 
     name: Literal["fdfa"] = "fdfa"
 
 
 @RULES.register
-class FDFAAdam(_ForwardDirectFeedback):
+class FDFAAdam(_Averaged):
     """FDFA as in the authors' script: Adam of rate 1e-4 on the feedback, injected at the activation."""
 
     name: Literal["fdfa-adam"] = "fdfa-adam"
     feedback_optimizer: Annotated[
-        Optimizer | None,
-        Field(description="the optimizer that follows F − Ĵ"),
-        Choice(OPTIMIZERS),
+        Optimizer | None, Choice(OPTIMIZERS), Field(description="that follows F − Ĵ")
     ] = Adam(lr=1e-4)
     inject: Literal["block", "activation"] = "activation"
+
+
+@RULES.register
+class FDFAStructured(_Averaged):
+    """FDFA with structured perturbations: ±1, one block in turn, shared by patches of positions."""
+
+    name: Literal["fdfa-s"] = "fdfa-s"
+    feedback_rate: Annotated[
+        float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
+    ] = 0.003
+    distribution: Literal["gaussian", "rademacher"] = "rademacher"
+    perturb: Literal["all", "in_turn"] = "in_turn"
+    share: tuple[Patch, ...] = (4, 3)
 
 
 def _coarse(shape: Shape, side: int) -> Shape:

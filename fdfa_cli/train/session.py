@@ -40,8 +40,9 @@ class Session:
         self.optimizers: dict[str, tuple[torch.optim.Optimizer, Schedule]] = {
             "weights": (recipe.optimizer.build(self.params.values()), recipe.schedule)
         }
-        if (training := recipe.rule.feedback_training()) is not None and self.state:
-            self.optimizers["feedback"] = (training[0].build(self.state.values()), training[1])
+        if self.state:
+            optimizer, schedule = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
+            self.optimizers["feedback"] = (optimizer.build(self.state.values()), schedule)
         self._base_rates = {k: o.param_groups[0]["lr"] for k, (o, _) in self.optimizers.items()}
         self.epoch = 0
         self.begin_epoch()

@@ -1,0 +1,129 @@
+"""Forward-Forward: every block learns to tell true labels from false ones, both written into the input.
+
+The first C entries of a sample are replaced by a one-hot label: the true one (positive data), or a wrong
+one drawn uniformly (negative data). Block l's goodness is g = mean_n H_l[b, n]², and it minimises, over
+positive and negative samples alike (s = ±1),
+
+    L_l = mean softplus(−s (g − θ)),     ∂L_l/∂H_l[b] = −s σ(−s (g − θ))/(2B) · 2 H_l[b]/N_l
+
+by its local vjp. Between blocks the activity is scaled to root mean square 1, so that a block cannot
+read its predecessor's goodness.
+
+Evaluation is part of the rule: a sample is scored with every label in turn, by the goodness summed over
+all blocks but the first (over the first where it is the only one). The output layer learns by its exact
+gradient from the activity under a neutral label (1/C everywhere); training loss and accuracy are its.
+
+The output layer is exact; hidden blocks have the exact gradient of their own goodness loss. Three forward
+passes (positive, negative, neutral); each block's activations are freed before the next block runs.
+Random: the wrong labels. Inputs should lie in [0, 1].
+Source: Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fdfa_cli.errors import Unsupported
+from fdfa_cli.lazy import F, torch
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Mode, Tensors
+from fdfa_cli.network.losses import Batch, one_hot
+from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.streams import Draw
+
+
+@RULES.register
+class ForwardForward(Rule):
+    """Forward-Forward: layer-local goodness of samples with true and with false labels."""
+
+    name: Literal["ff"] = "ff"
+    threshold: Annotated[float, Field(gt=0, description="θ, goodness that divides true from false")] = 0.5
+
+    exact: ClassVar[str] = "output"
+    passes: ClassVar[str] = "3 forward; C forward in evaluation"
+    source: ClassVar[str] = "Hinton 2022"
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {
+        "optimizer": {"name": "adam", "lr": 1e-3},
+        "data": {"normalize": "unit"},
+    }
+
+    def check(self, network: Network, loss: str) -> None:
+        """The label must fit into the input, and there must be a hidden block."""
+        inputs = math.prod(network.shape)
+        if inputs < network.classes:
+            raise Unsupported(
+                f"rule 'ff' writes the label into the first {network.classes} entries of the input, which "
+                f"has only {inputs}; lg-bp and lg-fg-a learn locally without that"
+            )
+        if not network.blocks:
+            raise Unsupported("rule 'ff' trains hidden blocks, and this network has none; try bp or shallow")
+
+    def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
+        """U(−1, 1) for every sample, by which its wrong label is chosen."""
+        return {"wrong": Draw((batch_size,), "uniform")}
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        classes = network.classes
+        wrong = wrong_labels(batch.labels, perturbations["wrong"], classes)
+        labels = torch.cat((batch.labels, wrong))
+        h = embed(torch.cat((batch.x, batch.x)), one_hot(labels, classes, batch.x.dtype))
+        sign = torch.ones_like(labels, dtype=torch.float32)
+        sign[len(batch) :] = -1
+        neutral = embed(batch.x, torch.full_like(batch.x.flatten(1)[:, :classes], 1 / classes))
+        mode = batch.mode.discarding()
+
+        grads: dict[str, torch.Tensor] = {}
+        for block in network.blocks:
+            h, kept = block.forward(params, h, batch.mode)
+            slope = -sign * torch.sigmoid(-sign * (goodness(h) - self.threshold)) / len(labels)
+            signal = (2 / h[0].numel()) * slope.view(-1, *(1,) * (h.ndim - 1)) * h
+            grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]
+            h = normalised(h)
+            neutral = normalised(block.forward(params, neutral, mode)[0])
+        logits, kept = network.output.forward(params, neutral, mode)
+        loss, error = batch.loss(logits)
+        grads |= network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)[0]
+        return Update(grads, loss, logits)
+
+    def predict(self, network: Network, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
+        """Goodness (B×C) of every sample under every label."""
+        mode = Mode(training=False, buffers=buffers)
+        scores = []
+        for label in range(network.classes):
+            labels = torch.full((len(x),), label, device=x.device)
+            h = embed(x, one_hot(labels, network.classes, x.dtype))
+            total: list[torch.Tensor] = []
+            for block in network.blocks:
+                h, _ = block.forward(params, h, mode)
+                total.append(goodness(h))
+                h = normalised(h)
+            scores.append(torch.stack(total[1:] or total).sum(0))
+        return torch.stack(scores, dim=1)
+
+
+def embed(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """`x` (B, …) with its first C entries replaced by `label` (B×C)."""
+    return torch.cat((label, x.flatten(1)[:, label.shape[1] :]), dim=1).view_as(x)
+
+
+def wrong_labels(labels: torch.Tensor, draw: torch.Tensor, classes: int) -> torch.Tensor:
+    """A label other than the true one, uniform over the C − 1 others, from `draw` ~ U(−1, 1) (B)."""
+    offset = 1 + ((draw + 1) / 2 * (classes - 1)).long().clamp(max=max(classes - 2, 0))
+    return (labels + offset) % classes
+
+
+def goodness(h: torch.Tensor) -> torch.Tensor:
+    """Mean square activity of every sample (B), in fp32."""
+    return h.flatten(1).float().square().mean(1) if h.dtype.itemsize < 4 else h.flatten(1).square().mean(1)
+
+
+def normalised(h: torch.Tensor) -> torch.Tensor:
+    """Every sample's activity scaled to root mean square 1."""
+    return F.rms_norm(h, h.shape[1:], eps=1e-8)

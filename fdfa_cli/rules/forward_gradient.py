@@ -1,0 +1,176 @@
+"""Forward gradients: the loss's slope along a random direction, times that direction.
+
+    fg-w   v ~ N(0, I) over all parameters:          ĝ = (∇L·v) v
+    fg-a   u_l ~ N(0, I) per sample at the pre-activations, zero where the activation's slope is zero:
+           g_b = tangent of sample b's own loss,      D_l[b] = g_b u_l[b] / B,  then the local vjp
+
+Both are unbiased. The variance of fg-w grows with the number of parameters, Var ĝ_i = ‖∇L‖² + g_i²; that
+of fg-a with the number of units: for one sample Var = Σ_l ‖∇z_l‖² + g_i². g_b is one number a sample:
+a single one for the batch would add about B times the noise. With batch norm in training, fg-a sees
+how a sample moves its own loss, not how it moves the others' through the batch's statistics.
+
+With k tangents (`tangents`) the primal pass is shared and the k tangents ride on the batch axis of one
+more. Their slopes c = V∇L combine either as the mean Vᵀc/k (unbiased), or as the orthogonal projection
+of the gradient onto their span, Vᵀ(VVᵀ)⁻¹c: shorter than the gradient, but best in angle.
+
+fg-w is exact nowhere; in fg-a the output layer is exact. One forward pass with tangents. Random: v or u.
+Sources: Baydin, Pearlmutter, Syme, Wood & Torr, arXiv 2202.08587 (fg-w); Ren, Kornblith, Liao & Hinton,
+"Scaling Forward Gradient with Local Losses", ICLR 2023, arXiv 2210.03310 (fg-a); Flügel, Coquelin, Weiel,
+Debus, Streit & Götz, "Beyond Backpropagation: Multi-tangent forward gradients", 2024 (multi-tangent).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Activation, Tensors
+from fdfa_cli.network.losses import Batch
+from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.streams import Draw
+
+
+class ForwardGradient(Rule):
+    """Directional derivatives along k random tangents, combined."""
+
+    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 1
+    combine: Annotated[
+        Literal["mean", "orthogonal"],
+        Field(description="average of the k estimates, or projection of the gradient on their span"),
+    ] = "mean"
+
+    exact: ClassVar[str] = "none"
+    passes: ClassVar[str] = "1 forward with k tangents"
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-4}}
+
+    def coefficients(self, slopes: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+        """The k numbers by which the tangents are added up.
+
+        `slopes` c (…, k) are the directional derivatives, `gram` VVᵀ (…, k, k) the tangents' products.
+        """
+        if self.combine == "mean":
+            return slopes / self.tangents
+        return torch.linalg.solve(gram.to(slopes.dtype), slopes)
+
+
+class _Weights(ForwardGradient):
+    """Forward gradients in the space of all parameters."""
+
+    source: ClassVar[str] = "Baydin et al. 2022"
+
+    def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
+        """v ~ N(0, 1) for every parameter (k, *shape)."""
+        return {
+            name: Draw((self.tangents, *draw.shape), "gaussian")
+            for name, draw in network.parameters().items()
+        }
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        logits, saved = network.chain.forward(params, batch.x, batch.mode)
+        loss, error = batch.loss(logits)
+
+        def slope(v: Tensors) -> torch.Tensor:
+            """∇L·v."""
+            d = network.chain.tangent(params, saved, None, v)
+            return (error * d).sum()
+
+        slopes = torch.func.vmap(slope)(dict(perturbations))
+        gram = sum(v.flatten(1) @ v.flatten(1).mT for v in perturbations.values())
+        weights = self.coefficients(slopes, gram)
+        grads = {name: torch.tensordot(weights, v, 1) for name, v in perturbations.items()}
+        return Update(grads, loss, logits)
+
+
+class _Activations(ForwardGradient):
+    """Forward gradients in the space of every sample's pre-activations."""
+
+    exact: ClassVar[str] = "output"
+    source: ClassVar[str] = "Ren et al. 2023"
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-3}}
+
+    def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
+        """u_l ~ N(0, 1) at every block's pre-activation (k, B, *shape)."""
+        return {
+            f"u.{l}": Draw((self.tangents, batch_size, *shape), "gaussian")
+            for l, shape in enumerate(network.at_preactivations.block_shapes)
+        }
+
+    def step(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
+    ) -> Update:
+        """See `Rule.step`."""
+        net = network.at_preactivations
+        z, saved, tangents = batch.x, [], []
+        for l, (block, after) in enumerate(zip(net.blocks, (*net.blocks[1:], net.output), strict=True)):
+            z, kept = block.forward(params, z, batch.mode)
+            saved.append(kept)
+            tangents.append(perturbations[f"u.{l}"].to(z.dtype) * active(after.layers[0], z))
+        logits, kept = net.output.forward(params, z, batch.mode)
+        loss, error = batch.loss(logits)
+        grads, _ = net.output.vjp(params, kept, error.to(z.dtype), need_dx=False)
+        if not tangents:
+            return Update(grads, loss, logits)
+
+        def logits_tangent(u: list[torch.Tensor]) -> torch.Tensor:
+            """d (B×C): what the tangents of all blocks add up to at the logits."""
+            dz = u[0]
+            for l, block in enumerate(net.blocks[1:], 1):
+                dz = block.jvp(params, saved[l], dz) + u[l]
+            return net.output.jvp(params, kept, dz)
+
+        d = torch.func.vmap(logits_tangent)(tangents)
+        slopes = (len(batch) * error * d).sum(-1).mT  # B×k: of each sample's own loss
+        flat = [u.flatten(2).transpose(0, 1) for u in tangents]  # B×k×N_l
+        weights = self.coefficients(slopes, sum(u @ u.mT for u in flat)).to(z.dtype)
+        for l, block in enumerate(net.blocks):
+            signal = torch.einsum("bk,bkn->bn", weights, flat[l]).view_as(tangents[l][0]) / len(batch)
+            grads |= block.vjp(params, saved[l], signal, need_dx=False)[0]
+        return Update(grads, loss, logits)
+
+
+def active(layer: Any, z: torch.Tensor) -> torch.Tensor:
+    """1 where the activation that follows the pre-activations `z` has a slope, 0 where it has none."""
+    if not isinstance(layer, Activation):
+        return torch.ones_like(z)
+    return (layer.slope(z) != 0).to(z.dtype)
+
+
+@RULES.register
+class ForwardGradientWeights(_Weights):
+    """Forward gradient over the weights: one directional derivative a step."""
+
+    name: Literal["fg-w"] = "fg-w"
+
+
+@RULES.register
+class MultiTangentWeights(_Weights):
+    """Multi-tangent forward gradient over the weights: the gradient's projection on k directions."""
+
+    name: Literal["fg-w-multi"] = "fg-w-multi"
+    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 8
+    combine: Literal["mean", "orthogonal"] = "orthogonal"
+    source: ClassVar[str] = "Flügel et al. 2024"
+
+
+@RULES.register
+class ForwardGradientActivations(_Activations):
+    """Forward gradient over the activations: one directional derivative a sample."""
+
+    name: Literal["fg-a"] = "fg-a"
+
+
+@RULES.register
+class MultiTangentActivations(_Activations):
+    """Multi-tangent forward gradient over the activations: k directions a sample."""
+
+    name: Literal["fg-a-multi"] = "fg-a-multi"
+    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 8
+    combine: Literal["mean", "orthogonal"] = "orthogonal"
+    source: ClassVar[str] = "Flügel et al. 2024"
