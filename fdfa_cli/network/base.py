@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,6 +65,10 @@ class Network:
         """Random tensors a training pass over `batch_size` samples needs (dropout masks)."""
         return self.chain.noise((batch_size, *self.shape))
 
+    def leaves(self) -> Iterator[tuple[Layer, Shape]]:
+        """Every elementary layer in order, with the shape of its input."""
+        return self.chain.leaves(self.shape)
+
     def predict(self, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
         """Logits (B×C) in evaluation mode."""
         return self.chain.forward(params, x, Mode(training=False, buffers=buffers))[0]
@@ -92,6 +96,16 @@ class Network:
             carried = layers[cut:]
         output = Chain(carried + self.output.layers, name=self.output.name)
         return Network(self.shape, self.classes, tuple(blocks), output)
+
+
+def split_at_activation(block: Chain) -> tuple[Chain, Activation, Chain]:
+    """A block as what leads to its pre-activation, its (last) activation, and what follows."""
+    cut = _last_activation(block.layers)
+    if cut == len(block.layers):
+        return block, Activation("identity"), Chain(())
+    activation = block.layers[cut]
+    assert isinstance(activation, Activation)
+    return Chain(block.layers[:cut]), activation, Chain(block.layers[cut + 1 :])
 
 
 def _last_activation(layers: Sequence[Layer]) -> int:

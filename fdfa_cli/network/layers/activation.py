@@ -57,6 +57,11 @@ class Activation(Layer):
         y = ELEMENTWISE[self.function].value(x)
         return y, (x, y)
 
+    def slope(self, x: torch.Tensor) -> torch.Tensor:
+        """σ'(x)."""
+        function = ELEMENTWISE[self.function]
+        return function.times_derivative(torch.ones_like(x), x, function.value(x))
+
     def jvp(
         self, params: Tensors, saved: tuple[torch.Tensor, torch.Tensor], dx: torch.Tensor
     ) -> torch.Tensor:

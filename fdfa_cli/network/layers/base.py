@@ -1,7 +1,8 @@
 """What a layer is: a map with its two derivatives.
 
     forward  y = f(θ, x), and `saved`, what the derivatives need
-    jvp      ∂f/∂x · dx           the output's tangent, θ held fixed
+    jvp      ∂f/∂x · dx                   the output's tangent, θ held fixed
+    tangent  ∂f/∂x · dx + ∂f/∂θ · dθ      the output's tangent when both move
     vjp      dyᵀ · ∂f/∂θ, and dyᵀ · ∂f/∂x only where asked
 
 Pure functions of explicit tensors. Parameters are one flat mapping from dotted names to tensors for the
@@ -15,10 +16,10 @@ Everything works under `torch.no_grad`, and under `torch.func.vmap` over a leadi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from fdfa_cli.streams import Draw, Shape
 
@@ -51,6 +52,9 @@ class Mode:
 @dataclass(frozen=True, kw_only=True)
 class Layer(ABC):
     """A map with its two derivatives. Shapes here leave the batch axis out."""
+
+    #: Whether `vjp` may be given other weights than `forward` was, as feedback alignment does.
+    transposable: ClassVar[bool] = True
 
     name: str = ""
 
@@ -91,6 +95,24 @@ class Layer(ABC):
         self, params: Tensors, saved: Any, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Gradients of the parameters for the cotangent `dy`, and the input's cotangent if `need_dx`."""
+
+    def parameter_tangent(self, params: Tensors, saved: Any, dparams: Tensors) -> torch.Tensor | None:
+        """The output's tangent when the parameters move by `dparams` and x stands still; None for zero."""
+        return None
+
+    def tangent(
+        self, params: Tensors, saved: Any, dx: torch.Tensor | None, dparams: Tensors
+    ) -> torch.Tensor | None:
+        """The output's tangent when x moves by `dx` and the parameters by `dparams`; None is zero."""
+        moved = self.parameter_tangent(params, saved, dparams)
+        if dx is None:
+            return moved
+        carried = self.jvp(params, saved, dx)
+        return carried if moved is None else carried + moved
+
+    def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        """Every elementary layer inside this one, with the shape of its input."""
+        yield self, shape
 
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
@@ -155,6 +177,20 @@ class Chain(Layer):
         for layer, kept in zip(self.layers, saved, strict=True):
             dx = layer.jvp(params, kept, dx)
         return dx
+
+    def tangent(
+        self, params: Tensors, saved: list[Any], dx: torch.Tensor | None, dparams: Tensors
+    ) -> torch.Tensor | None:
+        """See `Layer.tangent`."""
+        for layer, kept in zip(self.layers, saved, strict=True):
+            dx = layer.tangent(params, kept, dx, dparams)
+        return dx
+
+    def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        """Of all layers."""
+        for layer in self.layers:
+            yield from layer.leaves(shape)
+            shape = layer.out_shape(shape)
 
     def vjp(
         self, params: Tensors, saved: list[Any], dy: torch.Tensor, need_dx: bool = True

@@ -47,6 +47,10 @@ class Linear(Layer):
         """Dx Wᵀ."""
         return dx @ params[self.key("weight")].mT
 
+    def parameter_tangent(self, params: Tensors, saved: torch.Tensor, dparams: Tensors) -> torch.Tensor:
+        """X dWᵀ + db."""
+        return self.forward(dparams, saved, Mode(training=False))[0]
+
     def vjp(
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:

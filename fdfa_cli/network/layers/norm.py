@@ -81,6 +81,14 @@ class BatchNorm(Layer):
         """The input's cotangent for dx: the Jacobian is symmetric."""
         return self._backward(params, saved, dx, (True, False, False))[0]
 
+    def parameter_tangent(self, params: Tensors, saved: _Normalised, dparams: Tensors) -> torch.Tensor:
+        """X̂ dγ + dβ."""
+        x, mean, rstd, _ = saved
+        shape = (-1, *(1,) * (x.ndim - 2))
+        scale = dparams[self.key("weight")] * rstd
+        shift = dparams[self.key("bias")] - mean * scale
+        return x * scale.view(shape) + shift.view(shape)
+
     def vjp(
         self, params: Tensors, saved: _Normalised, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
