@@ -1,0 +1,161 @@
+"""Options that all image sets share, and the verified files of those that are downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from fdfa_cli.data.base import Data, Status, Subset
+from fdfa_cli.data.root import not_found
+from fdfa_cli.data.transform import Augmentation, Crop, Flip, ResizedCrop, Transform
+from fdfa_cli.errors import DataCorrupt, FdfaError
+from fdfa_cli.lazy import numpy
+from fdfa_cli.streams import Shape
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse an augmentation named twice, and two kinds of crop."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"names an augmentation twice ({', '.join(names)})")
+    if {"crop", "resized_crop"} <= set(names):
+        raise ValueError("takes one of crop and resized_crop, not both")
+    return names
+
+
+class ImageData(Data):
+    """Images, kept as uint8 on the device and normalised, resized and augmented batch by batch."""
+
+    #: Channels and pixels a side of the stored images (None: options say), and the value that is white.
+    stored: ClassVar[tuple[int, int] | None] = None
+    white: ClassVar[int] = 255
+    #: Mean and standard deviation of each channel over the training file, black 0 and white 1.
+    mean: ClassVar[tuple[float, ...]] = ()
+    std: ClassVar[tuple[float, ...]] = ()
+
+    normalize: Annotated[
+        Literal["standard", "symmetric", "unit"],
+        Field(
+            description="standard: mean 0, variance 1 over the training set; symmetric: [-1, 1]; unit: [0, 1]"
+        ),
+    ] = "standard"
+    augment: Annotated[
+        tuple[Literal["flip", "crop", "resized_crop"], ...],
+        Field(description="random changes of each training sample, in this order"),
+        AfterValidator(_once),
+    ] = ()
+    crop_padding: Annotated[int, Field(ge=1, description="crop: most pixels an image is shifted by")] = 4
+    min_area: Annotated[
+        float, Field(gt=0, le=1, description="resized_crop: least share of the image's area that is kept")
+    ] = 0.08
+    resize: Annotated[
+        int | None, Field(ge=1, description="pixels a side of the network's input; as stored when absent")
+    ] = None
+
+    def stored_shape(self) -> tuple[int, int]:
+        """Channels and pixels a side of the stored images."""
+        assert self.stored is not None, "a set whose options decide overrides this"
+        return self.stored
+
+    def shape(self) -> Shape:
+        """C×S×S."""
+        channels, side = self.stored_shape()
+        return channels, self.resize or side, self.resize or side
+
+    def statistics(self, train: Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, black 0 and white 1."""
+        return self.mean, self.std
+
+    def transform(self, train: Subset) -> Transform:
+        """Augmentation, size and normalisation, as the options say."""
+        channels, side, _ = self.shape()
+        if self.normalize == "standard":
+            mean, std = self.statistics(train)
+        else:
+            centre = 0.5 if self.normalize == "symmetric" else 0.0
+            mean, std = (centre,) * channels, (1 - centre,) * channels
+        steps: dict[str, Augmentation] = {
+            "flip": Flip(),
+            "crop": Crop(self.crop_padding),
+            "resized_crop": ResizedCrop(side, self.min_area),
+        }
+        return Transform.normalising(mean, std, self.white, side, tuple(steps[name] for name in self.augment))
+
+
+class DownloadedImages(ImageData):
+    """A published set of images, its files known by their checksums."""
+
+    #: The folder under the data root, and the MD5 of every file in it that is read.
+    folder: ClassVar[str]
+    checksums: ClassVar[dict[str, str]]
+
+    @classmethod
+    @abstractmethod
+    def download(cls, root: Path) -> None:
+        """Let torchvision download and unpack the set into `root`; raises OSError or RuntimeError."""
+
+    @classmethod
+    def open(cls, root: Path, file: str) -> memoryview:
+        """The verified bytes of one file of the set.
+
+        Verified at every start, before anything is made of them: 55 MB (MNIST) take 0.08 s, 186 MB
+        (CIFAR-10) 0.3 s, a tenth of the time that importing torch takes.
+        Raises `DataNotFound` and `DataCorrupt`.
+        """
+        path = root / cls.folder / file
+        try:
+            content = numpy.fromfile(path, dtype=numpy.uint8).data
+        except FileNotFoundError:
+            raise not_found(cls.set_name(), root, path) from None
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != cls.checksums[file]:
+            raise DataCorrupt(
+                f"{path} is damaged: its {len(content)} bytes have the MD5 checksum {found}, "
+                f"not {cls.checksums[file]}; `fdfa data fetch {cls.set_name()}` replaces it"
+            )
+        return content
+
+    @classmethod
+    def status(cls, root: Path) -> Status:
+        """See `Data.status`."""
+        folder = root / cls.folder
+        sizes = [(folder / file).stat().st_size for file in cls.checksums if (folder / file).is_file()]
+        state: Literal["present", "incomplete", "missing"] = (
+            "present" if len(sizes) == len(cls.checksums) else "incomplete" if sizes else "missing"
+        )
+        return Status(cls.set_name(), cls.summary(), state, folder, sum(sizes))
+
+    @classmethod
+    def fetch(cls, root: Path) -> None:
+        """See `Data.fetch`. Downloads beside the final place, and moves there only what was verified."""
+        if cls._intact(root):
+            return
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".fetch-{cls.set_name()}-", dir=root) as staging:
+            try:
+                cls.download(Path(staging))
+            except (OSError, RuntimeError) as error:
+                raise FdfaError(
+                    f"downloading {cls.set_name()} failed, nothing was stored: {error}"
+                ) from error
+            for file in cls.checksums:
+                cls.open(Path(staging), file)
+            folder = root / cls.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in cls.checksums:
+                (Path(staging) / cls.folder / file).replace(folder / file)
+
+    @classmethod
+    def _intact(cls, root: Path) -> bool:
+        if cls.status(root).state != "present":
+            return False
+        try:
+            for file in cls.checksums:
+                cls.open(root, file)
+        except DataCorrupt:
+            return False
+        return True
