@@ -21,7 +21,8 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -115,7 +116,8 @@ class Choice:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {name: handler.generate_schema(model) for name, model in self.registry.models().items()}
-        return core_schema.tagged_union_schema(choices, discriminator="name")
+        union = core_schema.tagged_union_schema(choices, discriminator="name")
+        return core_schema.nullable_schema(union) if NoneType in get_args(source) else union
 
 
 def load_plugin(file: Path) -> None:

@@ -1,0 +1,107 @@
+"""`fdfa recipe`: check recipes, show them resolved, list and copy the shipped ones, export the schema."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fdfa_cli.commands.train import OverridesArgument, PluginOption
+
+recipe_app = typer.Typer(help="Check, show, list and copy recipes.", no_args_is_help=True)
+
+
+@recipe_app.command()
+def check(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE... [KEY=VALUE]...", help="Recipes, and overrides for all.")
+    ],
+    plugin: PluginOption = None,
+) -> None:
+    """Check recipes without running them; every problem of every file is reported."""
+    _load(plugin)
+    from fdfa_cli.errors import UsageError
+    from fdfa_cli.recipe.resolve import read
+
+    overrides = [item for item in files if "=" in item and not Path(item).is_file()]
+    recipes = [item for item in files if item not in overrides]
+    if not recipes:
+        raise UsageError("give a FILE to check")
+    failed = False
+    for recipe in recipes:
+        try:
+            read(recipe, overrides)
+        except UsageError as error:
+            print(error, file=sys.stderr)
+            failed = True
+        else:
+            print(f"{recipe}: ok")
+    if failed:
+        raise typer.Exit(2)
+
+
+@recipe_app.command()
+def show(
+    file: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    overrides: OverridesArgument = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Print the complete recipe, every default written out; it can be given back to `fdfa train`."""
+    _load(plugin)
+    from fdfa_cli.recipe.resolve import read
+    from fdfa_cli.recipe.write import dump
+
+    resolved = read(file, overrides or [])
+    if resolved.recommended:
+        values = " ".join(f"{key}={value}" for key, value in resolved.recommended.items())
+        print(f"recommended by rule {resolved.recipe.rule.name}: {values}", file=sys.stderr)
+    print(dump(resolved.recipe), end="")
+
+
+@recipe_app.command()
+def schema(plugin: PluginOption = None) -> None:
+    """Print the JSON Schema of recipes, by which editors complete and check them.
+
+    Save it (fdfa recipe schema > fdfa.schema.json) and open a recipe with the line
+    `# yaml-language-server: $schema=fdfa.schema.json`.
+    """
+    _load(plugin)
+    import json
+
+    from fdfa_cli.recipe.editor import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@recipe_app.command("list")
+def list_recipes() -> None:
+    """List the recipes that come with the program."""
+    from fdfa_cli.recipe.library import shipped, summary
+
+    recipes = shipped()
+    width = max(map(len, recipes), default=0)
+    for name, file in recipes.items():
+        print(f"{name:<{width}}  {summary(file)}")
+
+
+@recipe_app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="e.g. mnist/mlp")],
+    destination: Annotated[Path, typer.Argument(metavar="[DEST]", help="File or folder.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite DEST.")] = False,
+) -> None:
+    """Copy a shipped recipe, to edit it."""
+    from fdfa_cli.recipe import library
+
+    print(library.copy(name, destination, force=force))
+    print("to have an editor complete and check it, see `fdfa recipe schema --help`", file=sys.stderr)
+
+
+def _load(plugins: list[Path] | None) -> None:
+    """Register what the user's files hold, before the schema collects the registries."""
+    from fdfa_cli.registry import load_plugin
+
+    for file in plugins or []:
+        load_plugin(file)

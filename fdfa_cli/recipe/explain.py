@@ -1,0 +1,182 @@
+"""What pydantic finds wrong with a recipe, in sentences and at its place.
+
+A sentence names the option, says what is allowed and what was found, and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from fdfa_cli.errors import UnknownName, did_you_mean
+from fdfa_cli.recipe import yaml12
+from fdfa_cli.recipe.load import Document, Finding, KeyPath, describe
+from fdfa_cli.recipe.outline import field_at, model_of, registry_of
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.registry import Registry
+
+#: What must stand there, by pydantic's type of error; `{}` are filled from the error's context.
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list `[…]`",
+    "list_type": "a list `[…]`",
+    "dict_type": "a mapping of options",
+    "model_type": "a mapping of options",
+    "model_attributes_type": "a mapping of options",
+    "none_required": "null",
+    "literal_error": "{expected}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "finite_number": "finite",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
+
+
+def explain(error: ValidationError, document: Document, tree: dict[str, Any]) -> list[Finding]:
+    """One finding for each place of `error`, where `tree` is what was validated."""
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_path(details, tree), []).append(details)
+    findings = []
+    for path, errors in found.items():
+        if any(path[:n] in document.unread for n in range(len(path) + 1)):
+            continue  # the reader has already said what is wrong there
+        unknown_key = errors[0]["type"] == "extra_forbidden"
+        place = document.key_place(path) if unknown_key else document.place(path)
+        findings.append(Finding(place, _sentence(path, errors, tree)))
+    return findings
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path as it is written in an override; a key that is no name is quoted."""
+    return ".".join(str(k) if isinstance(k, int) or k.isidentifier() else repr(k) for k in path)
+
+
+def _path(details: ErrorDetails, tree: object) -> KeyPath:
+    """The place in `tree` of an error: pydantic's location without its labels of union members."""
+    path: list[str | int] = []
+    chosen = False  # whether the label of this mapping's choice has been passed
+    for part in details["loc"]:
+        if isinstance(tree, dict):
+            if tree.get("name") == part and not chosen:
+                chosen = True
+            elif part in tree or details["type"] == "missing":
+                path.append(part)
+                tree, chosen = tree.get(part), False
+        elif isinstance(tree, list) and isinstance(part, int):
+            path.append(part)
+            tree = tree[part] if part < len(tree) else None
+    return (*path, "name") if details["type"] == "union_tag_invalid" else tuple(path)
+
+
+def _value(tree: Any, path: KeyPath) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _sentence(path: KeyPath, errors: Sequence[ErrorDetails], tree: dict[str, Any]) -> str:
+    kind = errors[0]["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(path, tree)
+    if kind == "missing":
+        return _missing(path, tree)
+    value = _value(tree, path)
+    if kind == "union_tag_invalid":
+        registry = _registry(path[:-1], tree)
+        if isinstance(value, str):
+            return str(UnknownName(registry.kind, value, registry))
+        return f"{dotted(path)} must be {_names(registry)}, not {describe(value)}"
+    field = field_at(Recipe, tree, path)
+    chosen_from = registry_of(field) if field is not None else None
+    if chosen_from is not None:
+        names = _names(chosen_from)
+        if kind == "union_tag_not_found":
+            return f"{dotted(path)} has no name: give it {names}"
+        return f"{dotted(path)} must be {names}, or a mapping with a name, not {describe(value)}"
+    if kind == "value_error":
+        return f"{dotted(path)}: {errors[0]['ctx']['error']}".removeprefix(": ")
+    about = f" ({field.description})" if field is not None and field.description else ""
+    expected = " or ".join(dict.fromkeys(map(_expected, errors)))
+    return f"{dotted(path)}{about} must be {expected}, not {describe(value)}{_hint(value, errors)}"
+
+
+def _expected(details: ErrorDetails) -> str:
+    """What the schema wants there; pydantic's own words for the types of error that no recipe has met."""
+    template = _EXPECTED.get(details["type"])
+    if template is None:
+        return details["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    return template.format(**details.get("ctx", {}))
+
+
+def _hint(value: object, errors: Sequence[ErrorDetails]) -> str:
+    if not isinstance(value, str):
+        return ""
+    if yaml12.is_number(value) and any(e["type"] in ("int_type", "float_type") for e in errors):
+        return ": remove the quotes"
+    expected = " ".join(e["ctx"]["expected"] for e in errors if e["type"] == "literal_error")
+    return did_you_mean(value, re.findall("'([^']*)'", expected))
+
+
+def _registry(path: KeyPath, tree: dict[str, Any]) -> Registry[Any]:
+    field = field_at(Recipe, tree, path)
+    registry = registry_of(field) if field is not None else None
+    assert registry is not None, f"{path} chooses from no registry"
+    return registry
+
+
+def _names(registry: Registry[Any]) -> str:
+    return f"the name of a {registry.kind} ({', '.join(registry)})"
+
+
+def _unknown_key(path: KeyPath, tree: dict[str, Any]) -> str:
+    *above, key = path
+    if not above:
+        return _unknown_section(str(key), tree)
+    field = field_at(Recipe, tree, tuple(above))
+    model = model_of(field, _value(tree, tuple(above))) if field is not None else None
+    assert field is not None
+    assert model is not None
+    options = [name for name in model.model_fields if name != "name"]
+    owner, elsewhere = dotted(above), ""
+    registry = registry_of(field)
+    if registry is not None:
+        owner = f"{registry.kind} {_value(tree, (*above, 'name'))!r}"
+        others = [name for name, other in registry.models().items() if key in other.model_fields]
+        elsewhere = f"; {', '.join(others)} would take it" if others else ""
+    listed = f"options: {', '.join(options)}" if options else "it has none"
+    return f"unknown option {key!r} of {owner}{did_you_mean(str(key), options)} ({listed}{elsewhere})"
+
+
+def _unknown_section(key: str, tree: dict[str, Any]) -> str:
+    for section, field in Recipe.model_fields.items():
+        model = model_of(field, tree.get(section))
+        if model is not None and key in model.model_fields and key != "name":
+            return f"{key!r} is an option of {section}: indent it under `{section}:`"
+    sections = list(Recipe.model_fields)
+    return f"unknown section {key!r}{did_you_mean(key, sections)} (sections: {', '.join(sections)})"
+
+
+def _missing(path: KeyPath, tree: dict[str, Any]) -> str:
+    *above, key = path
+    if isinstance(key, int):
+        return f"{dotted(above)} has too few values: number {key + 1} is missing"
+    field = field_at(Recipe, tree, path)
+    registry = registry_of(field) if field is not None else None
+    choices = f": add {_names(registry)}, as in `{key}: {next(iter(registry))}`" if registry else ""
+    about = f" ({field.description})" if field is not None and field.description else ""
+    return f"{dotted(above) or 'the recipe'} has no {key}{about}{choices}"

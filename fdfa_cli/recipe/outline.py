@@ -1,0 +1,62 @@
+"""What the schema expects at each place of a recipe, found by walking the models beside the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from fdfa_cli.recipe.load import KeyPath
+from fdfa_cli.registry import Choice, Named, Options, Registry
+
+
+def registry_of(field: FieldInfo) -> Registry[Any] | None:
+    """The registry a field chooses from; None for a field that is no `Choice`."""
+    metadata = [*field.metadata]
+    for part in get_args(field.annotation):  # Annotated[..., Choice(...)] | None
+        metadata += getattr(part, "__metadata__", ())
+    return next((item.registry for item in metadata if isinstance(item, Choice)), None)
+
+
+def model_of(field: FieldInfo, value: object) -> type[Options] | None:
+    """The model that `value`, or what it names, is validated against; None for plain values."""
+    registry = registry_of(field)
+    if registry is not None:
+        name = value.get("name") if isinstance(value, dict) else value
+        return registry.models().get(name) if isinstance(name, str) else None
+    types = (field.annotation, *get_args(field.annotation))
+    return next((t for t in types if isinstance(t, type) and issubclass(t, Options)), None)
+
+
+def field_at(model: type[Options], tree: object, path: KeyPath) -> FieldInfo | None:
+    """The field that `path` leads to from `model`, beside the values of `tree`; None where there is none."""
+    field: FieldInfo | None = None
+    at: type[Options] | None = model
+    for key in path:
+        if not isinstance(key, str) or at is None or not isinstance(tree, dict):
+            return None
+        field, tree = at.model_fields.get(key), tree.get(key)
+        at = model_of(field, tree) if field else None
+    return field
+
+
+def by_name(field: FieldInfo, value: object) -> object:
+    """`value`, with the bare name of a choice (``rule: dfa``) written out as ``{name: dfa}``."""
+    return {"name": value} if isinstance(value, str) and registry_of(field) else value
+
+
+def expand(model: type[Options], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree` with every bare name written out, and a choice without a name based on the field's default."""
+    expanded = dict(tree)
+    for key, field in model.model_fields.items():
+        if key not in tree:
+            continue
+        value = by_name(field, tree[key])
+        if isinstance(value, dict):
+            if "name" not in value and isinstance(field.default, Named):
+                value = field.default.model_dump(mode="json") | value
+            inner = model_of(field, value)
+            value = expand(inner, value) if inner else value
+        expanded[key] = value
+    return expanded

@@ -1,0 +1,116 @@
+"""From a recipe file and overrides to a complete, checked `Recipe`.
+
+    read        file or name, and overrides -> Resolved
+    resolve     Document -> Resolved
+
+A rule may recommend values for other sections (`Rule.recommended`): they lie under what the recipe and
+the overrides say, and over the schema's defaults. Everything wrong is reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from fdfa_cli.errors import UsageError
+from fdfa_cli.recipe.explain import explain
+from fdfa_cli.recipe.library import find
+from fdfa_cli.recipe.load import Document, Finding, fail, load
+from fdfa_cli.recipe.outline import by_name, expand, model_of
+from fdfa_cli.recipe.overrides import apply
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Options
+from fdfa_cli.rules.base import Rule
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked recipe, and the values in it that its rule recommended: ``{"optimizer.lr": 0.1}``."""
+
+    recipe: Recipe
+    recommended: Mapping[str, Any]
+
+
+def read(name: str, overrides: Sequence[str] = ()) -> Resolved:
+    """The recipe in file `name`, or the shipped recipe called so, under `overrides`.
+
+    Raises `UnknownName` where there is neither, and `RecipeError` with everything that is wrong.
+    """
+    return resolve(apply(load(find(name)), overrides))
+
+
+def resolve(document: Document) -> Resolved:
+    """The complete recipe of a document; raises `RecipeError` with everything that is wrong."""
+    _build(tuple(tuple(registry) for registry in (DATA, NETWORKS, RULES, OPTIMIZERS, SCHEDULES)))
+    tree, recommended = _recommend(document.tree)
+    tree = expand(Recipe, tree)
+    findings = list(document.findings)
+    try:
+        # strict JSON mode: lists become tuples and integers floats, nothing else is converted
+        recipe = Recipe.model_validate_json(json.dumps(tree, allow_nan=False))
+    except ValidationError as error:
+        findings += explain(error, document, tree)
+    if findings:
+        raise fail(findings)
+    _check_together(recipe, document)
+    return Resolved(recipe, recommended)
+
+
+@lru_cache(maxsize=1)
+def _build(names: tuple[tuple[str, ...], ...]) -> None:
+    """Build the validator, once for what the registries hold: a plugin may have added to them."""
+    Recipe.model_rebuild(force=True)
+
+
+def _recommend(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`tree` on top of what its rule recommends, and what of that it did not say itself."""
+    merged = dict(tree)
+    applied: dict[str, Any] = {}
+    rule = model_of(Recipe.model_fields["rule"], tree.get("rule")) or Rule
+    for section, base in _recommendations(rule).items():
+        field = Recipe.model_fields[section]
+        given = by_name(field, tree.get(section, {}))
+        if not isinstance(given, dict):
+            continue  # the schema will say so
+        if "name" in base:
+            if given.get("name", base["name"]) != base["name"]:
+                continue  # the recipe chose another one, with its own defaults
+        else:
+            model = model_of(field, given)
+            base = {key: value for key, value in base.items() if model and key in model.model_fields}
+        if base:
+            merged[section] = {**base, **given}
+            applied |= {f"{section}.{key}": value for key, value in base.items() if key not in given}
+    return merged, applied
+
+
+def _recommendations(rule: type[Options]) -> dict[str, Mapping[str, Any]]:
+    """What a rule recommends, by section; a section it does not mention is as its base class says."""
+    merged: dict[str, Mapping[str, Any]] = {}
+    for ancestor in reversed(rule.__mro__):
+        merged |= vars(ancestor).get("recommended", {})
+    return merged
+
+
+def _check_together(recipe: Recipe, document: Document) -> None:
+    """Whether the sections fit one another, as far as that is known without reading the data."""
+    with _reported_at("data", document):
+        shape, classes = recipe.data.shape(), recipe.data.classes()
+    with _reported_at("network", document):
+        network = recipe.network.build(shape, classes)
+    with _reported_at("rule", document):
+        recipe.rule.check(network, recipe.training.loss)
+
+
+@contextmanager
+def _reported_at(section: str, document: Document) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise fail([Finding(document.place((section,)), f"{section}: {error}")]) from error

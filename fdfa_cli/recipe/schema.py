@@ -1,0 +1,56 @@
+"""The schema of a recipe.
+
+It names no rule, network or data set: each section is a `Choice` of a registry, and the options come
+from the registered models. Loaded without torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from fdfa_cli.data.base import Data
+from fdfa_cli.network.base import NetworkOptions
+from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Choice, Options
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.train.optimizers import Optimizer
+from fdfa_cli.train.schedules import Constant, Schedule
+
+#: Fields of ``training`` that change where or how fast a run computes, not what it computes.
+EXECUTION_FIELDS = frozenset({"device", "threads", "checkpoint_every"})
+
+
+class Training(Options):
+    """How long, how and where to train."""
+
+    epochs: Annotated[int, Field(ge=1, description="passes over the training set")] = 10
+    batch_size: Annotated[int, Field(ge=1, description="samples a step")] = 64
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="all random streams derive from it")] = 0
+    loss: Annotated[Literal["cross_entropy", "mse", "bce"], Field(description="mean over the batch")] = (
+        "cross_entropy"
+    )
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16"],
+        Field(description="of matrix products; parameters, optimizer and feedback stay in fp32"),
+    ] = "fp32"
+    drop_last: Annotated[bool, Field(description="leave out the last, partial batch")] = False
+    device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
+    ] = "auto"
+    threads: Annotated[int | None, Field(ge=1, description="CPU threads; torch's choice when absent")] = None
+    checkpoint_every: Annotated[int, Field(ge=1, description="epochs between checkpoints")] = 1
+
+
+class Recipe(Options):
+    """One training, completely described. A run's identity is the hash of this."""
+
+    # Built at the first use, so that plugins loaded before it are known.
+    model_config = ConfigDict(defer_build=True)
+
+    data: Annotated[Data, Choice(DATA)]
+    network: Annotated[NetworkOptions, Choice(NETWORKS)]
+    rule: Annotated[Rule, Choice(RULES)]
+    optimizer: Annotated[Optimizer, Choice(OPTIMIZERS)]
+    schedule: Annotated[Schedule, Choice(SCHEDULES)] = Constant()
+    training: Training = Training()

@@ -1,0 +1,43 @@
+"""A resolved recipe as text: its YAML, and the hash that identifies what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import yaml
+
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS, Recipe
+from fdfa_cli.recipe.yaml12 import CoreResolver
+
+
+def identity(recipe: Recipe) -> str:
+    """Sixteen hex digits: equal for recipes that compute the same, wherever and however fast they run.
+
+    The SHA-256 of the complete recipe as canonical JSON, without the `EXECUTION_FIELDS` of ``training``.
+    """
+    content = recipe.model_dump(mode="json", exclude={"training": set(EXECUTION_FIELDS)})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def dump(recipe: Recipe) -> str:
+    """Complete YAML: every default written out; reading it gives an equal recipe."""
+    content = recipe.model_dump(mode="json")
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes any text that YAML 1.1 or 1.2 would read as something else; writes lists on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _first, _resolvers in CoreResolver.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern, [_first])
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)

@@ -1,0 +1,130 @@
+"""Scalars of the YAML 1.2 core schema, on PyYAML.
+
+PyYAML reads YAML 1.1, in which ``1e-3`` is text, ``on`` is true, ``010`` is 8 and ``1:30`` is 90. Here a
+plain scalar is what the 1.2 core schema says (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` a
+float, ``on`` text, ``010`` ten. Only these plain tags exist; ``!!python/...`` and the like are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.resolver import BaseResolver
+from yaml.scanner import Scanner
+
+#: Deeper nesting than any recipe has; keeps the recursion of the composer bounded.
+MAX_DEPTH = 40
+
+_TAG = "tag:yaml.org,2002:"
+MERGE = _TAG + "merge"
+_CORE = {
+    "null": re.compile(r"(?:null|Null|NULL|~|)\Z"),
+    "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
+    "int": re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"),
+    "float": re.compile(
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+    ),
+}
+
+
+class Refused(yaml.MarkedYAMLError):
+    """YAML that PyYAML would accept, or would not notice."""
+
+
+class CoreResolver(BaseResolver):
+    """Says which plain scalars are null, booleans, integers and floats; the rest is text."""
+
+
+for _kind, _pattern in _CORE.items():
+    CoreResolver.add_implicit_resolver(_TAG + _kind, _pattern, None)
+CoreResolver.add_implicit_resolver(MERGE, re.compile(r"<<\Z"), ["<"])
+
+
+class _Composer(Reader, Scanner, Parser, Composer, CoreResolver):
+    """PyYAML's pure-Python composer with the core schema and a limit on nesting."""
+
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        CoreResolver.__init__(self)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise Refused(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
+        node: yaml.Node | None = Composer.compose_node(self, parent, index)
+        self._depth -= 1
+        return node
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The one document of `text` as nodes with marks; None when it holds nothing.
+
+    Raises `yaml.YAMLError`, also where PyYAML itself would let a ValueError out (``"\\UFFFFFFFF"``).
+    """
+    composer = _Composer(text)
+    try:
+        node: yaml.Node | None = composer.get_single_node()
+    except (ValueError, OverflowError) as error:
+        raise Refused(None, None, "no such character", composer.get_mark()) from error
+    return node
+
+
+def short_tag(node: yaml.Node) -> str:
+    """The node's tag as it is written: ``!!python/tuple``."""
+    tag: str = node.tag
+    return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
+
+
+def is_plain(node: yaml.Node) -> bool:
+    """Whether the node is a mapping, a list or text without a tag of its own."""
+    kind = {yaml.MappingNode: "map", yaml.SequenceNode: "seq", yaml.ScalarNode: "str"}[type(node)]
+    return bool(node.tag == _TAG + kind)
+
+
+def is_number(text: str) -> bool:
+    """Whether `text`, written without quotes, is a number."""
+    return bool(_CORE["int"].match(text) or _CORE["float"].match(text))
+
+
+def scalar(node: yaml.ScalarNode) -> bool | int | float | str | None:
+    """The value of a scalar; raises ValueError with the reason where it has none."""
+    kind: str = node.tag.removeprefix(_TAG)
+    text: str = node.value
+    if kind == "str":
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError("half a surrogate pair is not a character")
+        return text
+    if kind == "merge":
+        return "<<"  # as a value it is only text
+    if kind not in _CORE:
+        raise ValueError(f"the tag {short_tag(node)} is not allowed: a recipe holds plain values only")
+    if not _CORE[kind].match(text):
+        raise ValueError(f"{text!r} is not of the type {short_tag(node)}")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        if len(text) > 24 or abs(number := _integer(text)) >= 2**63:
+            raise ValueError("the number does not fit in 64 bits")
+        return number
+    value = float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _integer(text: str) -> int:
+    prefix = text[:2]
+    return int(text[2:], {"0x": 16, "0o": 8}[prefix]) if prefix in ("0x", "0o") else int(text)
