@@ -32,7 +32,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train `recipe` into `run` on the data under `root`; returns the summary stored in run.json.
+    """Train `recipe` into `run` on the data under `root`; returns what run.json keeps beside the last epoch.
 
     `stop` is asked after every step; once true, the training is checkpointed where it is.
     Raises `Diverged` or `Interrupted` with everything up to then stored.
@@ -80,7 +80,13 @@ def fit(
                 checkpoint.save(run.checkpoint, session)
             progress.epoch(row)
 
-        return summarise(run.metrics(), evaluate(session, splits.test, "test"), device)
+        best = max(run.metrics(), key=lambda row: row.get("val_accuracy") or 0.0)
+        return {
+            "best_val_accuracy": best.get("val_accuracy"),
+            "best_val_epoch": best["epoch"],
+            **evaluate(session, splits.test, "test"),
+            "peak_memory_bytes": peak_memory(device),
+        }
 
 
 def evaluate(session: Session, subset: Subset, prefix: str) -> dict[str, float]:
@@ -115,26 +121,6 @@ def prepare(training: Training) -> torch.device:
             raise UsageError(f"device {wanted!r} is not there: this machine has {count} CUDA devices")
         torch.cuda.reset_peak_memory_stats(device)
     return device
-
-
-def summarise(rows: list[dict[str, Any]], test: dict[str, float], device: torch.device) -> dict[str, Any]:
-    """What run.json keeps of a completed training: the last epoch, the best validation, the test set."""
-    best = max(rows, key=lambda row: row.get("val_accuracy", 0.0))
-    last = {k: v for k, v in rows[-1].items() if k not in ("epoch", "lr", "train_seconds", "eval_seconds")}
-    return {
-        "epochs": len(rows),
-        **last,
-        "best_val_accuracy": best.get("val_accuracy"),
-        "best_val_epoch": best["epoch"],
-        **test,
-        **totals(rows),
-        "peak_memory_bytes": peak_memory(device),
-    }
-
-
-def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds trained and evaluated over all epochs."""
-    return {key: sum(row.get(key) or 0.0 for row in rows) for key in ("train_seconds", "eval_seconds")}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -6,7 +6,7 @@ Each is a pair of torch's own kernels: σ, and the fused product g·σ'(x).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fdfa_cli.lazy import F, torch
@@ -44,7 +44,7 @@ class Activation(Layer):
     """σ(x), by name."""
 
     function: str = "relu"
-    name: str = "activation"
+    name: str = field(default="activation", kw_only=True)
 
     def out_shape(self, shape: Shape) -> Shape:
         """Unchanged."""

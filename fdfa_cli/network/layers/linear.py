@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import F, torch
@@ -23,7 +23,7 @@ class Linear(Layer):
     inputs: int
     outputs: int
     bias: bool = True
-    name: str = "linear"
+    name: str = field(default="linear", kw_only=True)
 
     def out_shape(self, shape: Shape) -> Shape:
         """(N_out,)."""

@@ -11,7 +11,7 @@ place of dy: one fused kernel serves both derivatives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fdfa_cli.errors import UsageError
@@ -36,7 +36,7 @@ class BatchNorm(Layer):
     channels: int
     momentum: float = 0.1
     eps: float = 1e-5
-    name: str = "norm"
+    name: str = field(default="norm", kw_only=True)
 
     def out_shape(self, shape: Shape) -> Shape:
         """Unchanged."""
