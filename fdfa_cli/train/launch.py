@@ -1,0 +1,103 @@
+"""Starting and resuming one training: recipe to run folder, with signals turned into a stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fdfa_cli.data import data_root
+from fdfa_cli.errors import Interrupted
+from fdfa_cli.recipe.load import load
+from fdfa_cli.recipe.overrides import apply
+from fdfa_cli.recipe.resolve import Resolved, read, resolve
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.write import dump, identity
+from fdfa_cli.runs import Run
+from fdfa_cli.train.loop import fit, prepare
+from fdfa_cli.train.progress import for_terminal
+
+
+def start(name: str, overrides: Sequence[str], results: Path, quiet: bool = False) -> Path:
+    """Train the recipe `name` under `overrides` in a new run folder of `results`; returns the folder.
+
+    Raises `RecipeError` and the other usage errors before anything is written, `Diverged` and
+    `Interrupted` with everything up to then stored.
+    """
+    resolved = read(name, overrides)
+    _say_recommended(resolved, quiet)
+    recipe = resolved.recipe
+    environment = _environment(recipe)
+    with Run.create(results, dump(recipe), facts(recipe), sys.argv, environment) as run:
+        _train(recipe, run, quiet, resuming=False)
+    return run.path
+
+
+def resume(path: Path, overrides: Sequence[str], quiet: bool = False) -> Path:
+    """Continue the run at `path` from its last checkpoint; a completed run is left as it is.
+
+    `overrides` may only change where and how fast it computes (device, threads).
+    """
+    recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
+    if Run.open(path).status == "completed":
+        print(f"{path}: completed already, nothing to resume", file=sys.stderr)
+        return path
+    with Run.resume(path, sys.argv, _environment(recipe)) as run:
+        run.update("running")
+        _train(recipe, run, quiet, resuming=True)
+    return path
+
+
+def facts(recipe: Recipe) -> dict[str, Any]:
+    """What a table says of a run without opening its recipe."""
+    return {
+        "data": recipe.data.name,
+        "network": recipe.network.name,
+        "rule": recipe.rule.name,
+        "seed": recipe.training.seed,
+        "identity": identity(recipe),
+    }
+
+
+def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool) -> None:
+    with _stopping() as stop, for_terminal(quiet) as progress:
+        summary = fit(recipe, run, data_root(), progress, stop, resuming)
+    run.update("completed", **summary)
+    if not quiet:
+        print(f"test accuracy {summary['test_accuracy']:.2%}", file=sys.stderr)
+
+
+def _environment(recipe: Recipe) -> dict[str, Any]:
+    """Where this process will compute; raises `UsageError` where the device is not there."""
+    from fdfa_cli.lazy import torch
+
+    device = prepare(recipe.training)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"device": name, "threads": torch.get_num_threads()}
+
+
+def _say_recommended(resolved: Resolved, quiet: bool) -> None:
+    if resolved.recommended and not quiet:
+        values = ", ".join(f"{key}={value}" for key, value in resolved.recommended.items())
+        print(f"rule {resolved.recipe.rule.name} recommends {values}", file=sys.stderr)
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a stop after the current step; a second one is not waited on."""
+    received: list[int] = []
+
+    def receive(number: int, frame: Any) -> None:
+        if received:
+            raise Interrupted("interrupted twice: stopped without a checkpoint of this moment")
+        received.append(number)
+
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
