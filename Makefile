@@ -1,0 +1,40 @@
+# Every target does its own set-up in .venv, from an empty clone: only Python >= 3.11 and make are needed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTEST_FLAGS ?= -n auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## virtual environment with fdfa and the development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train bp, dfa and fdfa on bundled real digits, and print one table
+	@for rule in bp dfa fdfa; do \
+	  $(BIN)/fdfa train digits/mlp rule=$$rule --quiet --results results/demo > /dev/null || exit 1; \
+	done
+	@$(BIN)/fdfa report results/demo
+
+test: $(STAMP)  ## all tests; those on MNIST and CIFAR-10 are skipped where the data is not on disk
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(STAMP)  ## ruff, format check, strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the sources as ruff wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:          ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
