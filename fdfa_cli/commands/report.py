@@ -1,0 +1,77 @@
+"""`fdfa report`: tables of stored runs."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fdfa_cli.report.tables import Table
+
+DEFAULT = Path("results")
+
+
+class Format(StrEnum):
+    """How to print the runs."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+    latex = "latex"
+
+
+def report(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Run folders, or folders that hold some.", show_default="results"
+        ),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="json and csv hold every stored number, accuracies as fractions of 1.")
+    ] = Format.table,
+) -> None:
+    """Show stored runs, one row each; trains nothing.
+
+    A folder that cannot be read is named on stderr, the others are shown, and the exit code is 1.
+    """
+    from fdfa_cli.errors import RunDamaged
+    from fdfa_cli.report import export, tables
+    from fdfa_cli.runs import Scan, scan
+
+    found = scan(paths or [DEFAULT]) if paths or DEFAULT.exists() else Scan([], [])
+    if not found.runs and not found.damaged:
+        where = ", ".join(map(str, paths or [DEFAULT]))
+        typer.echo(f"no runs in {where} yet; train one: fdfa train digits/fdfa", err=True)
+    if format is Format.table:
+        if found.runs:
+            _show(tables.runs_table(found.runs))
+    else:
+        write, columns = {
+            Format.json: (export.to_json, tables.SUMMARY + tables.DETAILS),
+            Format.csv: (export.to_csv, tables.SUMMARY + tables.DETAILS),
+            Format.markdown: (export.to_markdown, tables.SUMMARY),
+            Format.latex: (export.to_latex, tables.SUMMARY),
+        }[format]
+        sys.stdout.write(write(tables.runs_table(found.runs, columns)))
+    if found.damaged:
+        sys.stdout.flush()
+        raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in found.damaged))
+
+
+def _show(table: Table) -> None:
+    """Print `table` on stdout: to fit a terminal, or for a pipe with a line a row."""
+    from fdfa_cli.report import terminal
+
+    if not sys.stdout.isatty():
+        sys.stdout.write(terminal.plain(table))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(terminal.styled(table, console.width), soft_wrap=True)

@@ -1,0 +1,115 @@
+"""Files of the store: replaced atomically, strict JSON, and locks that end with their process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+#: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them).
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+
+
+def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Make `content` (bytes, or what a function writes to the file it is given) the file at `path`.
+
+    Readers see the old file or the new one, whole, and so does whoever comes after a crash or a power
+    cut: written to a hidden file of the same folder, fsynced, renamed, and the folder fsynced. When
+    writing fails, the old file stays and the hidden one goes.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with draft.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers that were killed inside `atomic_write` left in `folder`."""
+    for draft in folder.glob(".*.tmp"):
+        draft.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(file: BinaryIO) -> bool:
+    """Lock `file` until it is closed or the process dies; False where another holds it.
+
+    Waits up to half a second, because `locked` holds the lock for an instant. Where the file system has
+    no locks this is True: a run there is unprotected rather than impossible.
+    """
+    for _ in range(50):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return True
+            raise
+        else:
+            return True
+    return False
+
+
+def locked(path: Path) -> bool:
+    """Whether some process holds the `lock` of `path`; True where the file system cannot tell."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return True
+            raise
+    return False
+
+
+def dump_json(value: Any, indent: int | None = None) -> bytes:
+    """Strict JSON in UTF-8 without a newline at the end; numbers that are not finite become null."""
+    text = json.dumps(_finite(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    # A file name that is not UTF-8 holds lone surrogates: `\udcff`, as Python and JSON both spell them.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def load_json(text: str | bytes) -> Any:
+    """What strict JSON holds; raises `ValueError` for anything else, NaN and Infinity included."""
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

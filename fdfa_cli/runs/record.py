@@ -1,0 +1,97 @@
+"""What run.json holds, and the summary it keeps of the metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from fdfa_cli.runs.files import dump_json, load_json
+
+Status = Literal["completed", "running", "interrupted", "pruned", "diverged", "failed"]
+#: From the best a run can become to the worst.
+STATUSES: tuple[Status, ...] = get_args(Status)
+#: Of the layout of run.json; another number is another format, which this version does not read.
+SCHEMA = 1
+#: What a run must be able to say of itself without its recipe being opened.
+FACTS = {"data": str, "network": str, "rule": str, "seed": int, "identity": str}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What run.json holds.
+
+    `facts` are the recipe's choices that a table shows (`FACTS` and any others, JSON values); `summary`
+    the numbers at the end (None: not finite); `provenance` has one entry for each process that wrote the
+    run, the creator first; `created` is UTC in ISO 8601. Raises `ValueError` saying what is wrong.
+    """
+
+    status: Status
+    error: str | None
+    created: str
+    facts: dict[str, Any]
+    summary: dict[str, float | None] = field(default_factory=dict)
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+        if not isinstance(self.error, str | None) or not isinstance(self.created, str):
+            raise ValueError("error and created must be text")
+        if not isinstance(self.facts, dict) or not isinstance(self.summary, dict):
+            raise ValueError("facts and summary must be objects")
+        for name, kind in FACTS.items():
+            if not isinstance(self.facts.get(name), kind):
+                raise ValueError(f"facts.{name} is not {'text' if kind is str else 'a whole number'}")
+        for name, value in self.summary.items():
+            if value is not None and not is_finite(value):
+                raise ValueError(f"summary.{name} is not a finite number")
+        if not isinstance(self.provenance, list) or not all(isinstance(p, dict) for p in self.provenance):
+            raise ValueError("provenance must be a list of objects")
+
+    def dump(self) -> bytes:
+        """The text of run.json."""
+        return dump_json({"schema": SCHEMA, **asdict(self)}, indent=2) + b"\n"
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        """The inverse of `dump`; raises `ValueError` saying what is wrong with `text`."""
+        try:
+            content = load_json(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not JSON: {error}") from None
+        if not isinstance(content, dict) or "schema" not in content:
+            raise ValueError("not the record of a run: it has no schema number")
+        if (schema := content.pop("schema")) != SCHEMA:
+            raise ValueError(f"schema {schema!r}; this version reads {SCHEMA}")
+        try:
+            return cls(**content)
+        except TypeError as error:  # a key is missing, or one is there that this schema does not have
+            raise ValueError(f"not the record of a run: {error}") from None
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The numbers of the last epoch, with `epochs` how many there were and seconds summed over all."""
+    if not rows:
+        return {"epochs": 0}
+    numbers = numeric(rows[-1])
+    epochs = numbers.pop("epoch")
+    totals = {
+        key: math.fsum(row.get(key) or 0.0 for row in rows) for key in numbers if key.endswith("_seconds")
+    }
+    return {"epochs": epochs} | numbers | totals
+
+
+def numeric(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The entries of `row` that are numbers or None; those that are not finite become None."""
+    return {
+        key: value if is_finite(value) else None
+        for key, value in row.items()
+        if value is None or isinstance(value, int | float)
+    }
+
+
+def is_finite(value: object) -> bool:
+    """Whether `value` is a number, and neither infinite nor NaN."""
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,275 @@
+"""One run folder: create it, append to it, replace in it atomically, read it, resume it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from fdfa_cli.errors import Diverged, Interrupted, RunDamaged, UsageError, did_you_mean
+from fdfa_cli.runs.files import (
+    atomic_write,
+    dump_json,
+    load_json,
+    lock,
+    locked,
+    remove_drafts,
+    sync_folder,
+)
+from fdfa_cli.runs.provenance import anonymous, provenance
+from fdfa_cli.runs.record import Record, Status, numeric, summarise
+
+#: The files without which a folder is not a whole run.
+FILES = ("run.json", "recipe.yaml", "metrics.jsonl")
+
+
+def utc_now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)
+
+
+class Run:
+    """One run folder, read by `open`, written by the one who got it from `create` or `resume`.
+
+    A writer is a context manager: an exception that leaves it ends a run that is still running as
+    diverged, interrupted or failed, with its message. Closing it releases the run to other processes.
+    """
+
+    __slots__ = ("_log", "path", "record")
+
+    def __init__(self, path: Path, record: Record, log: BinaryIO | None = None) -> None:
+        self.path, self.record, self._log = path, record, log
+
+    @classmethod
+    def create(
+        cls,
+        results: Path,
+        recipe_yaml: str,
+        facts: Mapping[str, Any],
+        command: Sequence[str],
+        environment: Mapping[str, Any] | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """A new run in a new folder of `results`, with status running.
+
+        `facts`: data, network, rule, seed, identity (the hash of the resolved recipe) and any others;
+        `command`: the command line; `environment`: device, threads. Runs that start in one second with
+        one recipe get numbered names. Raises `UsageError` where `results` cannot be written to.
+        """
+        now = clock().astimezone(UTC)
+        record = Record(
+            status="running",
+            error=None,
+            created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            facts=dict(facts),
+            provenance=[provenance(command, environment or {})],
+        )
+        parts = [facts["data"], facts["network"], facts["rule"], facts["identity"][:8]]
+        name = f"{now:%Y%m%dT%H%M%SZ}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", "-".join(parts))
+        try:
+            path = _reserve(results, name)
+            draft = results / f".{path.name}.new"
+            draft.mkdir()
+            log = (draft / "metrics.jsonl").open("ab")
+            lock(log)
+            atomic_write(draft / "recipe.yaml", recipe_yaml.encode())
+            atomic_write(draft / "run.json", record.dump())
+            draft.rename(path)  # the empty folder that `_reserve` made gives way
+            sync_folder(results)
+        except OSError as error:
+            raise UsageError(f"cannot create a run in {results}: {error.strerror}") from error
+        return cls(path, record, log)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The run at `path`, to read. A run whose writer is gone reads as interrupted.
+
+        Raises `RunDamaged` naming the file and what is wrong with it, `UsageError` where no folder is.
+        """
+        if not path.is_dir():
+            raise no_such_folder(path)
+        return cls.read(path, {entry.name for entry in path.iterdir()})
+
+    @classmethod
+    def read(cls, path: Path, names: Collection[str]) -> Self:
+        """As `open`, for a caller who has already listed the `names` in the folder."""
+        if missing := [name for name in FILES if name not in names]:
+            raise RunDamaged(f"{path}: {' and '.join(missing)} missing")
+        try:
+            run = cls(path, Record.parse((path / "run.json").read_bytes()))
+            if run.status == "running":
+                status: Status = "running" if locked(path / "metrics.jsonl") else "interrupted"
+                summary = run.record.summary | summarise(run.metrics())
+                run.record = replace(run.record, status=status, summary=summary)
+        except ValueError as error:
+            raise RunDamaged(f"{path / 'run.json'}: {error}") from error
+        except OSError as error:
+            raise RunDamaged(f"{error.filename or path}: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, command: Sequence[str], environment: Mapping[str, Any] | None = None) -> Self:
+        """The run at `path`, to write on; its status stays what it was until `update`.
+
+        What a killed writer left half-written is removed. Raises as `open`, and `UsageError` while another
+        process writes the run or where its folder is read-only.
+        """
+        cls.open(path)
+        try:
+            log = (path / "metrics.jsonl").open("ab")
+            held = lock(log)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written to: {error.strerror}") from error
+        if not held:
+            log.close()
+            raise UsageError(f"{path}: another process is writing this run; wait for it or stop it first")
+        run = cls.open(path)  # again: whoever had it may have finished in between
+        status: Status = "interrupted" if run.status == "running" else run.status  # the lock is ours
+        entries = [*run.record.provenance, provenance(command, environment or {})]
+        run.record, run._log = replace(run.record, status=status, provenance=entries), log
+        remove_drafts(path)
+        log.truncate(sum(size for _, size in run._lines()))
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, however the path to it is spelled."""
+        return os.path.basename(os.path.abspath(self.path))  # noqa: PTH100, PTH119 - resolve() follows links
+
+    @property
+    def status(self) -> Status:
+        """What has become of the run."""
+        return self.record.status
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the checkpoint is, or will be."""
+        return self.path / "checkpoint.pt"
+
+    def recipe_text(self) -> str:
+        """The resolved recipe."""
+        file = self.path / "recipe.yaml"
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunDamaged(f"{file}: {error}") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The row of each epoch; a last line that is torn is left out.
+
+        Raises `RunDamaged` where any other line is not a row.
+        """
+        return [row for row, _ in self._lines()]
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add the `row` of an epoch (its key ``epoch``), flushed; what is not finite is stored as null."""
+        if not isinstance(row.get("epoch"), int):
+            raise ValueError(f"a row of metrics needs its epoch: {row}")
+        log = self._writable()
+        log.write(dump_json(row) + b"\n")
+        log.flush()
+
+    def cut(self, epochs: int) -> None:
+        """Keep only the rows of the first `epochs` epochs, those a checkpoint has seen; one truncation.
+
+        Raises `RunDamaged` where rows up to there are missing: a resumed run would have a gap.
+        """
+        log = self._writable()
+        kept = list(itertools.takewhile(lambda line: line[0]["epoch"] <= epochs, self._lines()))
+        reached = kept[-1][0]["epoch"] if kept else 0
+        if reached != epochs:
+            raise RunDamaged(
+                f"{self.path / 'metrics.jsonl'}: ends at epoch {reached}, but the checkpoint is of {epochs}"
+            )
+        log.truncate(sum(size for _, size in kept))
+
+    def update(self, status: Status | None = None, error: str | None = None, **summary: float | None) -> None:
+        """Rewrite run.json: another `status` with its `error`, and `summary` over the numbers of the metrics.
+
+        A `status` clears the error of the one before.
+        """
+        self._writable()
+        if status is not None:
+            # Lone surrogates (from a file name that is not UTF-8) could not be printed by any reader.
+            error = error and anonymous(error).encode("utf-8", "backslashreplace").decode()
+            self.record = replace(self.record, status=status, error=error)
+        numbers = self.record.summary | summarise(self.metrics()) | numeric(summary)
+        self.record = replace(self.record, summary=numbers)
+        atomic_write(self.path / "run.json", self.record.dump())
+
+    def close(self) -> None:
+        """Release the run; it can then be read, no longer written."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and self.status == "running":
+                self.update(_outcome(error), str(error) or type(error).__name__)
+        finally:
+            self.close()
+
+    def _writable(self) -> BinaryIO:
+        if self._log is None:
+            raise ValueError(f"{self.path} is open for reading only")
+        return self._log
+
+    def _lines(self) -> list[tuple[dict[str, Any], int]]:
+        """Each intact row of metrics.jsonl with its size in bytes."""
+        file = self.path / "metrics.jsonl"
+        try:
+            lines = file.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise RunDamaged(f"{file}: {error.strerror}") from error
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = load_json(line)
+                if not line.endswith(b"\n") or not isinstance(row["epoch"], int):
+                    raise ValueError
+            except (ValueError, TypeError, KeyError):
+                if number == len(lines):  # torn: the process died inside the write
+                    break
+                raise RunDamaged(f"{file}:{number}: not a row of metrics") from None
+            rows.append((row, len(line)))
+        return rows
+
+
+def no_such_folder(path: Path) -> UsageError:
+    """The error for a `path` that is no folder, with the nearest name beside it."""
+    if path.exists():
+        return UsageError(f"{path}: not a folder")
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = did_you_mean(path.name, (sibling.name for sibling in siblings))
+    return UsageError(f"{path}: no such folder{near}")
+
+
+def _reserve(results: Path, name: str) -> Path:
+    """An empty folder of `results` that is nobody else's: `mkdir` fails where there is one already."""
+    results.mkdir(parents=True, exist_ok=True)
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    while True:
+        path = results / next(candidates)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def _outcome(error: BaseException) -> Status:
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit) else "failed"

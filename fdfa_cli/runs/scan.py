@@ -1,0 +1,101 @@
+"""Finding the runs under some folders. What cannot be read is named, and never hides the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from fdfa_cli.errors import RunDamaged
+from fdfa_cli.runs.record import STATUSES
+from fdfa_cli.runs.run import FILES, Run, no_such_folder
+
+#: What an entry turned out to be: a folder with something of ours in it, with only other things, with
+#: nothing; or a file.
+Kind = Literal["ours", "foreign", "empty", "file"]
+
+
+class Scan(NamedTuple):
+    """The `runs` that could be read, in the order of their names, and an error for each that could not."""
+
+    runs: list[Run]
+    damaged: list[RunDamaged]
+
+
+def scan(paths: Iterable[Path]) -> Scan:
+    """Every run in or under `paths`, each once, however many links lead to it.
+
+    Reads one small file a run (and the metrics of those that are not finished). Hidden folders and
+    files beside runs are passed over; an empty folder is one being created. Raises `UsageError` where one
+    of `paths` is no folder.
+    """
+    walk = _Walk()
+    for path in paths:
+        if not path.is_dir():
+            raise no_such_folder(path)
+        walk.visit(path, os.path.realpath(path), top=True)
+    walk.runs.sort(key=lambda run: (run.name, str(run.path)))
+    return Scan(walk.runs, sorted(walk.damaged, key=str))
+
+
+def by_identity(runs: Iterable[Run]) -> dict[str, Run]:
+    """For each identity the run nearest to a result (the order of `STATUSES`), the newest among equals."""
+    best: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: (-STATUSES.index(run.status), run.record.created, run.name)):
+        best[run.record.facts["identity"]] = run
+    return best
+
+
+class _Walk:
+    """A walk through folders, depth first; `kinds` knows by their real paths those it has entered."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.damaged: list[RunDamaged] = []
+        self.kinds: dict[str, Kind | None] = {}
+
+    def visit(self, folder: Path, real: str, top: bool = False) -> Kind:
+        """Collect what is in `folder`, whose path without links is `real`; `top` where the user named it."""
+        if real in self.kinds:
+            return self.kinds[real] or self._report(f"{folder}: a symbolic link that loops")
+        self.kinds[real] = None  # entered, not left
+        self.kinds[real] = kind = self._look(folder, real, top)
+        return kind
+
+    def _look(self, folder: Path, real: str, top: bool) -> Kind:
+        try:
+            with os.scandir(folder) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+                # Links last, so that a run is shown by its own name.
+                visible.sort(key=lambda entry: (entry.is_symlink(), entry.name))
+        except OSError as error:
+            return self._report(f"{folder}: {error.strerror}")
+        names = {entry.name for entry in visible}
+        if not names.isdisjoint((*FILES, "checkpoint.pt")):
+            return self._read(folder, names)
+        kinds = {entry.name: self._enter(folder / entry.name, real, entry) for entry in visible}
+        if top or "ours" in kinds.values():
+            for name, kind in kinds.items():
+                if kind == "foreign":
+                    self._report(f"{folder / name}: neither a run nor a folder of runs")
+            return "ours"
+        return "foreign" if "foreign" in kinds.values() or "file" in kinds.values() else "empty"
+
+    def _enter(self, path: Path, real: str, entry: os.DirEntry[str]) -> Kind:
+        if entry.is_symlink():
+            if not path.exists():
+                return self._report(f"{path}: a symbolic link that leads nowhere")
+            return self.visit(path, os.path.realpath(path)) if path.is_dir() else "file"
+        return self.visit(path, f"{real}/{entry.name}") if entry.is_dir() else "file"
+
+    def _read(self, folder: Path, names: set[str]) -> Kind:
+        try:
+            self.runs.append(Run.read(folder, names))
+        except RunDamaged as error:
+            self.damaged.append(error)
+        return "ours"
+
+    def _report(self, message: str) -> Kind:
+        self.damaged.append(RunDamaged(message))
+        return "ours"
