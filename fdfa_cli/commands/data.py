@@ -19,10 +19,11 @@ def list_sets() -> None:
 
     root = data_root()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("data set", "on disk", "where", "what it is"):
-        table.add_column(title, overflow="fold")
+    for title in ("data set", "on disk", "MB", "where", "what it is"):
+        table.add_column(title, overflow="fold", justify="right" if title == "MB" else "left")
     for row in status(root):
-        table.add_row(row.name, "yes" if row.present else "no", str(row.where), row.summary)
+        size = f"{row.bytes / 1e6:.0f}" if row.bytes else ""
+        table.add_row(row.name, row.state, size, str(row.location or ""), row.summary)
     Console(markup=False, highlight=False).print(table)
 
 
@@ -33,5 +34,7 @@ def fetch(name: Annotated[str, typer.Argument(help="e.g. mnist")]) -> None:
     from fdfa_cli.registry import DATA
 
     root = data_root()
-    DATA.get(name)().fetch(root)
-    typer.echo(f"{name}: in {root}")
+    chosen = DATA.get(name)
+    chosen.fetch(root)
+    now = chosen.status(root)
+    typer.echo(f"{name}: {now.state}" + (f" in {now.location}" if now.location else ""))

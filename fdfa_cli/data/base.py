@@ -175,8 +175,12 @@ class Subset:
 
     def take(self, rows: torch.Tensor) -> Subset:
         """The samples at the positions `rows`."""
-        kept = (part.index_select(0, rows) for part in (self.images, self.labels, self.index))
-        return Subset(*kept, self.transform)
+        return replace(
+            self,
+            images=self.images.index_select(0, rows),
+            labels=self.labels.index_select(0, rows),
+            index=self.index.index_select(0, rows),
+        )
 
     def to(self, device: torch.device) -> Subset:
         """The same samples on `device`."""

@@ -56,5 +56,5 @@ class Synthetic(Data):
         replaced = torch.rand(self.samples, generator=chance) < self.noise
         anything = torch.randint(self.n_classes, (self.samples,), generator=chance)
         file = Subset.whole(vectors, torch.where(replaced, anything, labels))
-        train, test = torch.arange(self.samples).split([self.samples - held_out, held_out])
-        return file.take(train), file.take(test)
+        train = self.samples - held_out
+        return file.take(torch.arange(train)), file.take(torch.arange(train, self.samples))
