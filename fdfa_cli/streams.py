@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -23,22 +23,34 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A tensor to be drawn: independent entries of one law.
+    """A tensor to be drawn: independent entries of one law, or a given value.
 
     uniform      U(−scale, scale)
     gaussian     N(0, scale²)
     rademacher   ±scale with equal probability; a random bit an entry
     bernoulli    1 with probability `scale`, else 0
     constant     `scale` everywhere; draws nothing
+    given        a copy of `value`; draws nothing
     """
 
     shape: Shape
-    law: Literal["uniform", "gaussian", "rademacher", "bernoulli", "constant"]
+    law: Literal["uniform", "gaussian", "rademacher", "bernoulli", "constant", "given"]
     scale: float = 1.0
+    value: torch.Tensor | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def given(cls, value: torch.Tensor) -> Draw:
+        """The draw that is always `value`."""
+        return cls(tuple(value.shape), "given", value=value.detach())
 
     def sample(self, generator: torch.Generator, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """A tensor of `shape` on the generator's device, float32 unless `dtype` is given."""
+        """A tensor of `shape` on the generator's device.
+
+        In `dtype`; where that is not given, in a given value's own type, else in torch's default.
+        """
         device = generator.device
+        if self.value is not None:
+            return self.value.to(device, dtype, copy=True)
         if self.law == "constant":
             return torch.full(self.shape, self.scale, device=device, dtype=dtype)
         if self.law == "rademacher":

@@ -88,10 +88,11 @@ class Network:
 
     def _regrouped(self, end: Callable[[Sequence[Layer]], int]) -> Network:
         """Move each block's boundary to `end` of its layers, carrying the rest to the next block."""
-        blocks, carried = [], ()
+        blocks: list[Chain] = []
+        carried: tuple[Layer, ...] = ()
         for block in self.blocks:
             layers = carried + block.layers
-            cut = end(layers)
+            cut = len(carried) + end(block.layers)
             blocks.append(Chain(layers[:cut], name=block.name))
             carried = layers[cut:]
         output = Chain(carried + self.output.layers, name=self.output.name)

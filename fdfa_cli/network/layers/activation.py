@@ -1,6 +1,7 @@
 """Elementwise activations: y = σ(x), so jvp and vjp are the same product with σ'(x).
 
-Each is a pair of torch's own kernels: σ, and the fused product g·σ'(x).
+Each is a pair of torch's own kernels: σ, and the fused product g·σ'(x). Where σ' is a function of y, only
+y is kept.
 """
 
 from __future__ import annotations
@@ -15,27 +16,51 @@ from fdfa_cli.streams import Shape
 
 
 class Elementwise(NamedTuple):
-    """σ, and (g, x, y) ↦ g·σ'(x), from whichever of input x and output y is cheaper."""
+    """σ and its derivative.
+
+    `times_derivative` is (g, s) ↦ g·σ'(x), where s is y if `from_output`, else x: one of the two suffices,
+    and the other may be freed.
+    """
 
     value: Callable[[torch.Tensor], torch.Tensor]
-    times_derivative: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    times_derivative: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    from_output: bool
 
 
 LEAK = 0.01  # slope of leaky ReLU below zero, torch's default
 
 ELEMENTWISE: dict[str, Elementwise] = {
-    "relu": Elementwise(lambda x: x.relu(), lambda g, x, y: torch.ops.aten.threshold_backward(g, y, 0)),
+    "relu": Elementwise(
+        lambda x: x.relu(),
+        lambda g, y: torch.ops.aten.threshold_backward(g, y, 0),
+        from_output=True,
+    ),
     "leaky_relu": Elementwise(
         lambda x: F.leaky_relu(x, LEAK),
-        lambda g, x, y: torch.ops.aten.leaky_relu_backward(g, x, LEAK, False),
+        lambda g, y: torch.ops.aten.leaky_relu_backward(g, y, LEAK, True),
+        from_output=True,
     ),
-    "tanh": Elementwise(lambda x: x.tanh(), lambda g, x, y: torch.ops.aten.tanh_backward(g, y)),
-    "sigmoid": Elementwise(lambda x: x.sigmoid(), lambda g, x, y: torch.ops.aten.sigmoid_backward(g, y)),
-    "gelu": Elementwise(lambda x: F.gelu(x), lambda g, x, y: torch.ops.aten.gelu_backward(g, x)),
+    "tanh": Elementwise(
+        lambda x: x.tanh(),
+        lambda g, y: torch.ops.aten.tanh_backward(g, y),
+        from_output=True,
+    ),
+    "sigmoid": Elementwise(
+        lambda x: x.sigmoid(),
+        lambda g, y: torch.ops.aten.sigmoid_backward(g, y),
+        from_output=True,
+    ),
+    "gelu": Elementwise(
+        lambda x: F.gelu(x),
+        lambda g, x: torch.ops.aten.gelu_backward(g, x),
+        from_output=False,
+    ),
     "softplus": Elementwise(
-        lambda x: F.softplus(x), lambda g, x, y: torch.ops.aten.softplus_backward(g, x, 1, 20)
+        lambda x: F.softplus(x),
+        lambda g, x: torch.ops.aten.softplus_backward(g, x, 1, 20),
+        from_output=False,
     ),
-    "identity": Elementwise(lambda x: x, lambda g, x, y: g),
+    "identity": Elementwise(lambda x: x, lambda g, y: g, from_output=True),
 }
 
 
@@ -50,30 +75,23 @@ class Activation(Layer):
         """Unchanged."""
         return shape
 
-    def forward(
-        self, params: Tensors, x: torch.Tensor, mode: Mode
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Saves x and y."""
-        y = ELEMENTWISE[self.function].value(x)
-        return y, (x, y)
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
+        """Saves x or y, whichever the derivative is made of."""
+        function = ELEMENTWISE[self.function]
+        y = function.value(x)
+        return y, y if function.from_output else x
 
     def slope(self, x: torch.Tensor) -> torch.Tensor:
         """σ'(x)."""
         function = ELEMENTWISE[self.function]
-        return function.times_derivative(torch.ones_like(x), x, function.value(x))
+        return function.times_derivative(torch.ones_like(x), function.value(x) if function.from_output else x)
 
-    def jvp(
-        self, params: Tensors, saved: tuple[torch.Tensor, torch.Tensor], dx: torch.Tensor
-    ) -> torch.Tensor:
-        """Dx·σ'(x)."""
-        return ELEMENTWISE[self.function].times_derivative(dx, *saved)
+    def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+        """The product dx·σ'(x)."""
+        return ELEMENTWISE[self.function].times_derivative(dx, saved)
 
     def vjp(
-        self,
-        params: Tensors,
-        saved: tuple[torch.Tensor, torch.Tensor],
-        dy: torch.Tensor,
-        need_dx: bool = True,
+        self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Dy·σ'(x)."""
+        """The product dy·σ'(x)."""
         return {}, self.jvp(params, saved, dy) if need_dx else None

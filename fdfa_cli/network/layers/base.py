@@ -10,7 +10,9 @@ whole network; a layer reads its own under its `name`. So a rule can replace any
 feedback alignment is the same chain of `vjp` with other tensors under the weights' names, which is why
 `vjp` takes `params` again and `saved` never holds a weight.
 
-Everything works under `torch.no_grad`, and under `torch.func.vmap` over a leading trial axis.
+Everything works under `torch.no_grad`, and under `torch.func.vmap` over a leading trial axis. Products are
+in the type of x: weights are cast to it, the parameters and statistics of a norm are not, so bfloat16
+inputs run float32 parameters. Images lie in memory with their channels last (see `memory`).
 """
 
 from __future__ import annotations
@@ -21,10 +23,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
-from fdfa_cli.streams import Draw, Shape
-
-
 from fdfa_cli.lazy import torch
+from fdfa_cli.network.layers.memory import channels_last
+from fdfa_cli.streams import Draw, Shape
 
 #: Tensors by dotted name, e.g. ``"1.linear.weight"``.
 Tensors = Mapping[str, "torch.Tensor"]
@@ -59,7 +60,7 @@ class Layer(ABC):
     name: str = ""
 
     def named(self, name: str) -> Self:
-        """This layer, reading its tensors under `name`."""
+        """The same layer, reading its tensors under `name`."""
         return replace(self, name=name)
 
     def key(self, tensor: str) -> str:
@@ -133,9 +134,13 @@ class Chain(Layer):
     layers: tuple[Layer, ...]
 
     def named(self, name: str) -> Self:
-        """Layers take the chain's name, a dot, and their own (their kind and position where unnamed)."""
-        named = (layer.named(f"{name}.{layer.name}") for layer in self.layers)
-        return replace(self, name=name, layers=tuple(named))
+        """Layers take the chain's name, a dot, and their own; a name that repeats is numbered from 1."""
+        names = [layer.name for layer in self.layers]
+        layers = []
+        for i, (layer, own) in enumerate(zip(self.layers, names, strict=True)):
+            number = str(names[: i + 1].count(own)) if names.count(own) > 1 else ""
+            layers.append(layer.named(f"{name}.{own}{number}"))
+        return replace(self, name=name, layers=tuple(layers))
 
     @cached_property
     def first_with_parameters(self) -> int:
@@ -166,7 +171,7 @@ class Chain(Layer):
 
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, list[Any]]:
         """See `Layer.forward`."""
-        saved = []
+        x, saved = channels_last(x), []
         for layer in self.layers:
             x, kept = layer.forward(params, x, mode)
             saved.append(kept)
@@ -174,6 +179,7 @@ class Chain(Layer):
 
     def jvp(self, params: Tensors, saved: list[Any], dx: torch.Tensor) -> torch.Tensor:
         """See `Layer.jvp`."""
+        dx = channels_last(dx)
         for layer, kept in zip(self.layers, saved, strict=True):
             dx = layer.jvp(params, kept, dx)
         return dx
@@ -198,7 +204,7 @@ class Chain(Layer):
         """See `Layer.vjp`."""
         grads: dict[str, torch.Tensor] = {}
         last = 0 if need_dx else self.first_with_parameters
-        cotangent: torch.Tensor | None = dy
+        cotangent: torch.Tensor | None = channels_last(dy)
         for i in reversed(range(last, len(self.layers))):
             assert cotangent is not None
             some, cotangent = self.layers[i].vjp(params, saved[i], cotangent, need_dx or i > last)
@@ -209,7 +215,8 @@ class Chain(Layer):
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor | None, list[Any]]:
         """See `Layer.dual`."""
-        saved = []
+        x, saved = channels_last(x), []
+        dx = None if dx is None else channels_last(dx)
         for layer in self.layers:
             x, dx, kept = layer.dual(params, x, dx, mode)
             saved.append(kept)

@@ -3,6 +3,8 @@
     y = x Wᵀ + b        W: N_out×N_in, b: N_out
     dy = dx Wᵀ
     ∇W = dyᵀ x,  ∇b = Σ_B dy,  dx = dy W
+
+Every rule but backprop and its kin leaves out the last product.
 """
 
 from __future__ import annotations
@@ -41,14 +43,14 @@ class Linear(Layer):
 
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
         """Saves x."""
-        return F.linear(x, params[self.key("weight")], params.get(self.key("bias"))), x
+        return F.linear(x, self._weight(params, x), self._bias(params, x)), x
 
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
-        """Dx Wᵀ."""
-        return dx @ params[self.key("weight")].mT
+        """The product dx Wᵀ."""
+        return dx @ self._weight(params, dx).mT
 
     def parameter_tangent(self, params: Tensors, saved: torch.Tensor, dparams: Tensors) -> torch.Tensor:
-        """X dWᵀ + db."""
+        """The product x dWᵀ, plus db."""
         return self.forward(dparams, saved, Mode(training=False))[0]
 
     def vjp(
@@ -58,7 +60,7 @@ class Linear(Layer):
         grads = {self.key("weight"): dy.mT @ saved}
         if self.bias:
             grads[self.key("bias")] = dy.sum(0)
-        return grads, dy @ params[self.key("weight")] if need_dx else None
+        return grads, dy @ self._weight(params, dy) if need_dx else None
 
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
@@ -66,5 +68,12 @@ class Linear(Layer):
         """One matrix product for primal and tangent, stacked on the batch axis."""
         if dx is None:
             return self.forward(params, x, mode)[0], None, x
-        y, dy = (torch.cat((x, dx)) @ params[self.key("weight")].mT).chunk(2)
-        return (y + params[self.key("bias")] if self.bias else y), dy, x
+        y, dy = (torch.cat((x, dx)) @ self._weight(params, x).mT).chunk(2)
+        bias = self._bias(params, x)
+        return (y if bias is None else y + bias), dy, x
+
+    def _weight(self, params: Tensors, like: torch.Tensor) -> torch.Tensor:
+        return params[self.key("weight")].to(like.dtype)
+
+    def _bias(self, params: Tensors, like: torch.Tensor) -> torch.Tensor | None:
+        return params[self.key("bias")].to(like.dtype) if self.bias else None

@@ -1,12 +1,15 @@
-"""Normalisation.
+"""Normalisation, by the mean μ and variance s² of each channel or of each sample.
 
-Batch norm, per channel over batch and positions (mean μ, variance s², ε), in training:
+Batch norm, per channel over batch and positions, in training:
 
     x̂ = (x − μ)/√(s² + ε),   y = γ x̂ + β
     dx = γ/√(s² + ε) · (dy − mean(dy) − x̂ mean(x̂ dy))
 
 The Jacobian of y with respect to x is symmetric, so the tangent is the same expression with dx in the
 place of dy: one fused kernel serves both derivatives.
+
+Layer norm takes the means over all units of a sample, so γ, one a channel, no longer commutes with them.
+With S the Jacobian of x̂, symmetric again, y's cotangent becomes S(γ dy) and its tangent γ (S dx).
 """
 
 from __future__ import annotations
@@ -84,10 +87,9 @@ class BatchNorm(Layer):
     def parameter_tangent(self, params: Tensors, saved: _Normalised, dparams: Tensors) -> torch.Tensor:
         """X̂ dγ + dβ."""
         x, mean, rstd, _ = saved
-        shape = (-1, *(1,) * (x.ndim - 2))
         scale = dparams[self.key("weight")] * rstd
         shift = dparams[self.key("bias")] - mean * scale
-        return x * scale.view(shape) + shift.view(shape)
+        return x * _per_channel(scale, x).to(x.dtype) + _per_channel(shift, x).to(x.dtype)
 
     def vjp(
         self, params: Tensors, saved: _Normalised, dy: torch.Tensor, need_dx: bool = True
@@ -105,3 +107,86 @@ class BatchNorm(Layer):
             dy, x, params[self.key("weight")], *running, mean, rstd, training, self.eps, mask
         )
         return result
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Layer norm (Ba et al. 2016) over all units of a sample, with an affine map of each channel.
+
+    `torch.nn.LayerNorm` for vectors (B×N), `torch.nn.GroupNorm` of one group for images (B×C×H×W).
+    """
+
+    channels: int
+    eps: float = 1e-5
+    name: str = field(default="norm", kw_only=True)
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """Unchanged."""
+        if shape[0] != self.channels:
+            raise UsageError(f"layer norm of {self.channels} channels cannot take a sample of shape {shape}")
+        return shape
+
+    def parameters(self) -> dict[str, Draw]:
+        """`weight` γ and `bias` β, one a channel."""
+        return {
+            self.key("weight"): Draw((self.channels,), "constant", 1.0),
+            self.key("bias"): Draw((self.channels,), "constant", 0.0),
+        }
+
+    def forward(
+        self, params: Tensors, x: torch.Tensor, mode: Mode
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Saves x, each sample's mean and its 1/√(s² + ε)."""
+        weight, bias = (params[self.key(name)].to(x.dtype) for name in ("weight", "bias"))
+        y, mean, rstd = torch.ops.aten.native_group_norm(x, weight, bias, *self._sizes(x), self.eps)
+        return y, (x, mean, rstd)
+
+    def jvp(
+        self, params: Tensors, saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor], dx: torch.Tensor
+    ) -> torch.Tensor:
+        """γ (S dx)."""
+        tangent = self._backward(saved, dx, None, (True, False, False))[0]
+        return tangent * _per_channel(params[self.key("weight")].to(dx.dtype), dx)
+
+    def parameter_tangent(
+        self,
+        params: Tensors,
+        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        dparams: Tensors,
+    ) -> torch.Tensor:
+        """X̂ dγ + dβ."""
+        return self.forward(dparams, saved[0], Mode(training=False))[0]
+
+    def vjp(
+        self,
+        params: Tensors,
+        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        dy: torch.Tensor,
+        need_dx: bool = True,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """See `Layer.vjp`."""
+        gamma = params[self.key("weight")].to(dy.dtype)
+        dx, weight, bias = self._backward(saved, dy, gamma, (need_dx, True, True))
+        return {self.key("weight"): weight, self.key("bias"): bias}, dx if need_dx else None
+
+    def _backward(
+        self,
+        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        dy: torch.Tensor,
+        gamma: torch.Tensor | None,
+        mask: tuple[bool, bool, bool],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, mean, rstd = saved
+        result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_group_norm_backward(
+            dy, x, mean, rstd, gamma, *self._sizes(x), mask
+        )
+        return result
+
+    def _sizes(self, x: torch.Tensor) -> tuple[int, int, int, int]:
+        """Samples, channels, positions and groups, as torch's operators take them."""
+        return len(x), self.channels, x[0, 0].numel(), 1
+
+
+def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`values` (C,) in a shape that broadcasts along axis 1 of `like` (B, C, …)."""
+    return values.view(-1, *(1,) * (like.ndim - 2))

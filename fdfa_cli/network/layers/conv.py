@@ -1,0 +1,109 @@
+"""Two-dimensional convolution.
+
+    y = W ∗ x + b        W: C_out×(C_in/groups)×k×k, b: C_out
+    dy = W ∗ dx
+
+∇W, ∇b and dx come from one call of torch's convolution_backward, dx only where asked.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from fdfa_cli.errors import UsageError
+from fdfa_cli.lazy import F, torch
+from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.streams import Draw, Shape
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """W ∗ x + b with a square kernel. Initial values as `torch.nn.Conv2d`: U(±1/√fan_in)."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    bias: bool = True
+    name: str = field(default="conv", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.inputs % self.groups or self.outputs % self.groups:
+            raise UsageError(
+                f"a convolution of {self.inputs} to {self.outputs} channels cannot have {self.groups} "
+                "groups: their number must divide both"
+            )
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """(C_out, H', W') with H' = ⌊(H + 2·padding − k)/stride⌋ + 1."""
+        if len(shape) != 3 or shape[0] != self.inputs:
+            raise UsageError(
+                f"a convolution of {self.inputs} channels cannot take a sample of shape {shape}: "
+                f"it needs ({self.inputs}, height, width)"
+            )
+        return (self.outputs, *window_positions(shape, self.kernel, self.stride, self.padding, "convolution"))
+
+    def parameters(self) -> dict[str, Draw]:
+        """`weight` C_out×(C_in/groups)×k×k and `bias` C_out."""
+        shape = (self.outputs, self.inputs // self.groups, self.kernel, self.kernel)
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        draws = {self.key("weight"): Draw(shape, "uniform", bound)}
+        if self.bias:
+            draws[self.key("bias")] = Draw((self.outputs,), "uniform", bound)
+        return draws
+
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
+        """Saves x."""
+        bias = params[self.key("bias")].to(x.dtype) if self.bias else None
+        return self._convolve(params, x, bias), x
+
+    def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+        """W ∗ dx."""
+        return self._convolve(params, dx, None)
+
+    def parameter_tangent(self, params: Tensors, saved: torch.Tensor, dparams: Tensors) -> torch.Tensor:
+        """The convolution dW ∗ x, plus db."""
+        return self.forward(dparams, saved, Mode(training=False))[0]
+
+    def vjp(
+        self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """See `Layer.vjp`."""
+        dx, weight, bias = torch.ops.aten.convolution_backward(
+            dy,
+            saved,
+            params[self.key("weight")].to(dy.dtype),
+            [self.outputs],
+            [self.stride] * 2,
+            [self.padding] * 2,
+            [1, 1],  # dilation
+            False,  # transposed
+            [0, 0],  # output padding
+            self.groups,
+            [need_dx, True, self.bias],
+        )
+        grads = {self.key("weight"): weight}
+        if self.bias:
+            grads[self.key("bias")] = bias
+        return grads, dx if need_dx else None
+
+    def _convolve(self, params: Tensors, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        weight = params[self.key("weight")].to(x.dtype)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
+
+
+def window_positions(shape: Shape, kernel: int, stride: int, padding: int, what: str) -> tuple[int, int]:
+    """Rows and columns of a `kernel`-sided window's positions on an image of `shape` (C, H, W).
+
+    Raises `UsageError` where there are none; `what` names the owner of the window.
+    """
+    height, width = shape[1:]
+    if min(height, width) + 2 * padding < kernel:
+        raise UsageError(
+            f"a {kernel}×{kernel} {what} with padding {padding} cannot take a {height}×{width} image: "
+            f"it needs {kernel - 2 * padding}×{kernel - 2 * padding} at least"
+        )
+    return (height + 2 * padding - kernel) // stride + 1, (width + 2 * padding - kernel) // stride + 1

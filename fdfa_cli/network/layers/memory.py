@@ -1,0 +1,23 @@
+"""Memory layout of images: channels last.
+
+Batches of images are (B, C, H, W) everywhere; in memory their channels lie next to each other. Kernels of
+convolution and pooling are several times faster so, and elementwise kernels an order of magnitude slower
+where one operand lies otherwise than the other. `Chain` brings what enters it into this layout, and every
+layer keeps it, so that a signal made by a matrix product is converted once.
+"""
+
+from __future__ import annotations
+
+from fdfa_cli.lazy import torch
+
+
+def channels_last(t: torch.Tensor) -> torch.Tensor:
+    """`t` with its channels adjacent in memory if it is a batch of images (B, C, H, W), else itself.
+
+    Unlike ``contiguous(memory_format=torch.channels_last)``, works under `torch.func.vmap`, and settles the
+    layout of single-channel images, which fit both.
+    """
+    if t.ndim != 4 or t.stride(1) == 1:
+        return t
+    b, c, h, w = t.shape
+    return t.permute(0, 2, 3, 1).reshape(-1).view(b, h, w, c).permute(0, 3, 1, 2)

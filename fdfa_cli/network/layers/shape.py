@@ -1,0 +1,36 @@
+"""Change of shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.memory import channels_last
+from fdfa_cli.streams import Shape
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """A sample as a vector of its units, in the order C, H, W whatever the layout in memory."""
+
+    name: str = field(default="flatten", kw_only=True)
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """(N,)."""
+        return (math.prod(shape),)
+
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Shape]:
+        """Saves the shape of a sample."""
+        return x.flatten(1), tuple(x.shape[1:])
+
+    def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
+        """Flattened dx."""
+        return dx.flatten(1)
+
+    def vjp(
+        self, params: Tensors, saved: Shape, dy: torch.Tensor, need_dx: bool = True
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """The same dy in the sample's shape."""
+        return {}, channels_last(dy.view(-1, *saved)) if need_dx else None
