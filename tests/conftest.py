@@ -1,0 +1,21 @@
+"""Fixtures that several rooms' tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fdfa_cli.data import data_root as default_data_root
+from fdfa_cli.registry import DATA
+
+
+@pytest.fixture
+def data_root(request: pytest.FixtureRequest) -> Path:
+    """The folder of real data; skips where it lacks what ``@pytest.mark.real_data("mnist")`` names."""
+    root = default_data_root()
+    for marker in request.node.iter_markers("real_data"):
+        for name in marker.args:
+            if DATA.get(name).status(root).state != "present":
+                pytest.skip(f"{name} is not in {root}: `fdfa data fetch {name}`")
+    return root
