@@ -19,6 +19,10 @@ from fdfa_cli.rules.base import Rule
 class _Generator(GenerateJsonSchema):
     """pydantic's generator, with the shorthands that the loader understands."""
 
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """A title made of the key says nothing that the key does not."""
+        return False
+
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         """A registered name, or a mapping of one model's options with its name."""
         models = [self.generate_inner(choice) for choice in schema["choices"].values()]

@@ -112,7 +112,7 @@ def _sentence(path: KeyPath, errors: Sequence[ErrorDetails], tree: dict[str, Any
         return f"{dotted(path)}: {errors[0]['ctx']['error']}".removeprefix(": ")
     about = f" ({field.description})" if field is not None and field.description else ""
     expected = " or ".join(dict.fromkeys(map(_expected, errors)))
-    return f"{dotted(path)}{about} must be {expected}, not {describe(value)}{_hint(value, errors)}"
+    return f"{dotted(path)} must be {expected}, not {describe(value)}{_hint(value, errors)}{about}"
 
 
 def _expected(details: ErrorDetails) -> str:

@@ -158,7 +158,7 @@ class _Reader:
         self._count += 1
         if self._count > MAX_VALUES:
             message = f"more than {MAX_VALUES} values once aliases are expanded"
-            raise fail([*self.findings, Finding(place, message)])
+            raise fail([*self.findings, Finding(self.keys.get(path[:1], place), message)])
         if len(path) > yaml12.MAX_DEPTH:
             message = f"nested more than {yaml12.MAX_DEPTH} levels deep: an alias that contains itself?"
             raise fail([*self.findings, Finding(place, message)])
@@ -228,7 +228,7 @@ def _decode(data: bytes, source: str) -> str:
 def _place(source: str, lines: list[str], line: int, column: int) -> Place:
     """The place of a line and column from 0, with the line and a caret under the column."""
     line = min(line, len(lines) - 1)
-    start = max(0, column - 70)  # of a very long line, show a part
+    start = max(0, column - 70) if len(lines[line]) > 100 else 0  # of a long line, show a part
     visible = lines[line][start : start + 100].replace("\t", "→")
     shown = "".join(c if c.isprintable() else "\ufffd" for c in visible)
     number = f"{line + 1:>5} | "
@@ -273,6 +273,8 @@ def _explain(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     if "\t" in written[: len(written) - len(written.lstrip())]:
         return mark.line, written.index("\t"), "a tab cannot indent YAML: use spaces"
     character = re.match(r"found character (.+) that cannot start any token", said)
+    if character and character[1] == r"'\t'":
+        return mark.line, mark.column, "a tab cannot stand here: use spaces"
     if character:
         return mark.line, mark.column, f"text cannot start with {character[1]}: put it in quotes"
     if isinstance(error, yaml12.Refused):

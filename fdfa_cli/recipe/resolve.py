@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fdfa_cli.errors import UsageError
+from fdfa_cli.errors import DataNotFound, UsageError
 from fdfa_cli.recipe.explain import explain
 from fdfa_cli.recipe.library import find
 from fdfa_cli.recipe.load import Document, Finding, fail, load
@@ -101,7 +101,10 @@ def _recommendations(rule: type[Options]) -> dict[str, Mapping[str, Any]]:
 def _check_together(recipe: Recipe, document: Document) -> None:
     """Whether the sections fit one another, as far as that is known without reading the data."""
     with _reported_at("data", document):
-        shape, classes = recipe.data.shape(), recipe.data.classes()
+        try:
+            shape, classes = recipe.data.shape(), recipe.data.classes()
+        except DataNotFound:
+            return  # a folder of images says how many classes it has once it is there
     with _reported_at("network", document):
         network = recipe.network.build(shape, classes)
     with _reported_at("rule", document):
