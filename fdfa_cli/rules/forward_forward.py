@@ -22,6 +22,7 @@ Source: Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations"
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -78,10 +79,12 @@ class ForwardForward(Rule):
         sign[len(batch) :] = -1
         neutral = embed(batch.x, torch.full_like(batch.x.flatten(1)[:, :classes], 1 / classes))
         mode = batch.mode.discarding()
+        # Positive and negative sample share a dropout mask: they differ in their label alone.
+        both = replace(batch.mode, noise={k: torch.cat((m, m)) for k, m in batch.mode.noise.items()})
 
         grads: dict[str, torch.Tensor] = {}
         for block in network.blocks:
-            h, kept = block.forward(params, h, batch.mode)
+            h, kept = block.forward(params, h, both)
             slope = -sign * torch.sigmoid(-sign * (goodness(h) - self.threshold)) / len(labels)
             signal = (2 / h[0].numel()) * slope.view(-1, *(1,) * (h.ndim - 1)) * h
             grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]

@@ -11,7 +11,7 @@ how a sample moves its own loss, not how it moves the others' through the batch'
 
 With k tangents (`tangents`) the primal pass is shared and the k tangents ride on the batch axis of one
 more. Their slopes c = V∇L combine either as the mean Vᵀc/k (unbiased), or as the orthogonal projection
-of the gradient onto their span, Vᵀ(VVᵀ)⁻¹c: shorter than the gradient, but best in angle.
+of the gradient onto their span, Vᵀ(VVᵀ)⁺c: shorter than the gradient, but best in angle.
 
 fg-w is exact nowhere; in fg-a the output layer is exact. One forward pass with tangents. Random: v or u.
 Sources: Baydin, Pearlmutter, Syme, Wood & Torr, arXiv 2202.08587 (fg-w); Ren, Kornblith, Liao & Hinton,
@@ -51,10 +51,14 @@ class ForwardGradient(Rule):
         """The k numbers by which the tangents are added up.
 
         `slopes` c (…, k) are the directional derivatives, `gram` VVᵀ (…, k, k) the tangents' products.
+        Where the tangents are dependent (a sample with fewer active units than tangents), directions whose
+        product is nothing but rounding count as absent.
         """
         if self.combine == "mean":
             return slopes / self.tangents
-        return torch.linalg.solve(gram.to(slopes.dtype), slopes)
+        gram = gram.to(slopes.dtype)
+        inverse = torch.linalg.pinv(gram, rtol=torch.finfo(gram.dtype).eps ** 0.75, hermitian=True)
+        return (inverse @ slopes[..., None])[..., 0]
 
 
 class _Weights(ForwardGradient):
