@@ -6,10 +6,10 @@ with ``--debug`` only. Nothing heavy is imported here, so ``--help`` answers at 
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from fdfa_cli import __version__
@@ -18,7 +18,7 @@ from fdfa_cli.commands.recipe import recipe_app
 from fdfa_cli.commands.report import report
 from fdfa_cli.commands.rules import rules
 from fdfa_cli.commands.train import train
-from fdfa_cli.errors import FdfaError
+from fdfa_cli.errors import FdfaError, Interrupted
 
 app = typer.Typer(
     name="fdfa",
@@ -54,20 +54,20 @@ def common(
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    previous = signal.signal(signal.SIGINT, _interrupt)
     try:
-        code = app(arguments, standalone_mode=False)
+        app(arguments)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
     except FdfaError as error:
         if "--debug" in arguments:
             raise
         print(f"fdfa: {error}", file=sys.stderr)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("fdfa: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output went away: `fdfa report | head`
-        sys.stderr.close()
-        return 0
-    return code if isinstance(code, int) else 0
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise Interrupted("interrupted")

@@ -31,12 +31,10 @@ def save(path: Path, session: Session) -> None:
 def load(path: Path, session: Session) -> None:
     """Put what `path` holds into `session`.
 
-    Raises `RunDamaged` where the file is missing, unreadable or of another format.
+    Raises `RunDamaged` where the file is unreadable or of another format.
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunDamaged(f"{path}: no checkpoint was written before this run stopped") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise RunDamaged(f"{path}: not a checkpoint: {error}") from error
     if content.pop("format", None) != FORMAT:

@@ -43,7 +43,8 @@ def fit(
         network = recipe.network.build(recipe.data.shape(), recipe.data.classes())
         session = Session(recipe, network, len(splits.train), device)
         if resume:
-            checkpoint.load(run.checkpoint, session)
+            if run.checkpoint.exists():  # a run stopped before its first checkpoint starts again
+                checkpoint.load(run.checkpoint, session)
             run.cut(session.epoch)
         clock = Clock()
         progress.start(recipe, session)

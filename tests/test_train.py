@@ -1,0 +1,234 @@
+"""Training: schedules against torch's, exact resume, divergence, interruption, independence of streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fdfa_cli.cli import run as fdfa
+from fdfa_cli.data import data_root
+from fdfa_cli.errors import Diverged, Interrupted
+from fdfa_cli.recipe.resolve import read
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.write import dump
+from fdfa_cli.runs import Run
+from fdfa_cli.train.launch import facts
+from fdfa_cli.train.loop import fit
+from fdfa_cli.train.progress import Quiet
+from fdfa_cli.train.schedules import Constant, Cosine, Exponential, Schedule, Step
+
+SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "training.device=cpu")
+
+
+def recipe(*overrides: str) -> Recipe:
+    return read("digits/mlp", [*SMALL, *overrides]).recipe
+
+
+def new_run(folder: Path, recipe: Recipe) -> Run:
+    return Run.create(folder, dump(recipe), facts(recipe), ["fdfa"])
+
+
+def trained(folder: Path, recipe: Recipe) -> Run:
+    with new_run(folder, recipe) as run:
+        run.update("completed", **fit(recipe, run, data_root(), Quiet()))
+    return run
+
+
+def figures(run: Run) -> list[dict[str, float]]:
+    """The metrics without the clocks."""
+    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.metrics()]
+
+
+def tensors(run: Run) -> dict[str, torch.Tensor]:
+    content = torch.load(run.checkpoint, weights_only=True)
+    return {**content["params"], **content["buffers"], **content["state"]}
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    assert figures(one) == figures(other)
+    mine, theirs = tensors(one), tensors(other)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert torch.equal(mine[name], theirs[name]), name
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Constant(), lambda o: torch.optim.lr_scheduler.ConstantLR(o, factor=1.0)),
+        (Exponential(gamma=0.9), lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9)),
+        (Step(every=3, gamma=0.5), lambda o: torch.optim.lr_scheduler.StepLR(o, 3, 0.5)),
+        (Cosine(), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10)),
+        (Cosine(floor=0.1), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10, eta_min=0.1)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Schedule) else "",
+)
+def test_schedule_equals_torch_at_whole_epochs(ours, theirs):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = theirs(optimizer)
+    for epoch in range(10):
+        assert ours.factor(epoch, 10) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_warm_up_is_linear_and_then_hands_over():
+    schedule = Exponential(gamma=0.5, warmup=2.0)
+    assert [schedule.factor(t, 10) for t in (0, 0.5, 1, 2, 3, 4)] == [0, 0.25, 0.5, 1, 0.5, 0.25]
+
+
+def test_same_seed_same_digits_and_another_seed_others(tmp_path):
+    first, again = (trained(tmp_path, recipe("rule=fdfa")) for _ in range(2))
+    assert_same_run(first, again)
+    assert figures(trained(tmp_path, recipe("rule=fdfa", "training.seed=1"))) != figures(first)
+
+
+def test_rules_share_initial_weights_and_data_order(tmp_path):
+    """Comparisons are paired: with rates of zero nothing distinguishes the rules' forward passes."""
+    still = ("optimizer.lr=0", "rule.feedback_rate=0.5")
+    bp = trained(tmp_path, recipe("rule=bp", "optimizer.lr=0"))
+    fdfa_run = trained(tmp_path, recipe("rule=fdfa", *still))
+    losses = [[row["train_loss"] for row in run.metrics()] for run in (bp, fdfa_run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 19, 20, 45])
+@pytest.mark.parametrize("overrides", [("rule=fdfa",), ("rule=fdfa-adam", "network.dropout=0.2", "schedule=cosine")])
+def test_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path, steps, overrides):
+    options = recipe(*overrides)
+    whole = trained(tmp_path, options)
+    asked = iter(range(10**9))
+    with pytest.raises(Interrupted), new_run(tmp_path, options) as run:
+        fit(options, run, data_root(), Quiet(), stop=lambda: next(asked) >= steps)
+    assert Run.open(run.path).status == "interrupted"
+    with Run.resume(run.path, ["fdfa"]) as run:
+        run.update("running")
+        run.update("completed", **fit(options, run, data_root(), Quiet(), resume=True))
+    assert_same_run(whole, run)
+
+
+def start_process(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fdfa_cli", "train", *arguments, "--results", str(folder), "--quiet"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def epochs_stored(folder: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in folder.glob("*/metrics.jsonl"))
+
+
+def kill_after(process: subprocess.Popen[bytes], folder: Path, epochs: int, number: int) -> None:
+    """Send signal `number` once `epochs` rows are stored."""
+    while epochs_stored(folder) < epochs:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+
+
+LONG = ("digits/mlp", "rule=fdfa", *SMALL[:1], "training.epochs=30", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("whole")
+    options = read("digits/mlp", [*SMALL, "rule=fdfa", "training.epochs=30"]).recipe
+    return trained(folder, options)
+
+
+@pytest.mark.parametrize("epochs", [1, 8, 19])
+def test_killed_process_resumes_to_the_same_digits(tmp_path, uninterrupted, epochs):
+    process = start_process(tmp_path, *LONG)
+    kill_after(process, tmp_path, epochs, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (path,) = tmp_path.iterdir()
+    assert Run.open(path).status == "interrupted"
+    assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
+    assert_same_run(uninterrupted, Run.open(path))
+
+
+def test_interrupted_process_exits_130_with_a_checkpoint(tmp_path, uninterrupted):
+    process = start_process(tmp_path, *LONG)
+    kill_after(process, tmp_path, 3, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    (path,) = tmp_path.iterdir()
+    assert Run.open(path).status == "interrupted"
+    assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
+    assert_same_run(uninterrupted, Run.open(path))
+
+
+def test_a_run_without_checkpoint_starts_again(tmp_path):
+    options = recipe("rule=fdfa")
+    with pytest.raises(RuntimeError, match="power cut"), new_run(tmp_path, options) as run:
+        raise RuntimeError("power cut")
+    assert fdfa(["train", "--resume", str(run.path), "--quiet"]) == 0
+    assert_same_run(trained(tmp_path, options), Run.open(run.path))
+
+
+def test_divergence_is_stored_and_exits_1(tmp_path, capsys):
+    arguments = ["train", "digits/mlp", "rule=bp", "optimizer=sgd", "optimizer.lr=1e30", *SMALL]
+    assert fdfa([*arguments, "--results", str(tmp_path), "--quiet"]) == 1
+    (path,) = tmp_path.iterdir()
+    run = Run.open(path)
+    assert run.status == "diverged"
+    assert run.metrics()[-1]["train_loss"] is None
+    assert "not finite in epoch 1" in capsys.readouterr().err
+    with pytest.raises(Diverged), Run.resume(path, ["fdfa"]) as again:
+        again.update("running")
+        fit(read("digits/mlp", arguments[2:]).recipe, again, data_root(), Quiet(), resume=True)
+
+
+def test_last_line_on_stdout_is_the_run_folder(tmp_path, capsys):
+    assert fdfa(["train", "digits/mlp", *SMALL, "training.epochs=1", "--results", str(tmp_path)]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    summary = json.loads((path / "run.json").read_text())["summary"]
+    assert summary["epochs"] == 1
+    assert {"train_loss", "val_accuracy", "test_accuracy", "train_seconds", "peak_memory_bytes"} <= summary.keys()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training.precision=bf16", "rule=fdfa"),
+        ("training.precision=tf32", "rule=dfa"),
+        ("training.drop_last=true", "rule=bp"),
+        ("training.loss=mse", "rule=fdfa"),
+        ("training.loss=bce", "rule=dfa"),
+        ("network.hidden=[]", "rule=fdfa"),
+        ("optimizer={name: rmsprop, lr: 1e-3}", "rule=bp"),
+        ("optimizer={name: adamw}", "rule=bp"),
+        ("optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true}", "rule=bp"),
+    ],
+    ids=" ".join,
+)
+def test_options_train_above_chance(tmp_path, overrides):
+    """Chance is 0.1; four epochs of a small network reach far more under every option."""
+    assert trained(tmp_path, recipe(*overrides)).record.summary["test_accuracy"] > 0.5
+
+
+def test_resume_refuses_what_would_be_another_run(tmp_path, capsys):
+    run = trained(tmp_path, recipe("training.epochs=1"))
+    assert fdfa(["train", "--resume", str(run.path), "--seed", "3"]) == 2
+    assert "training.seed" in capsys.readouterr().err
+    assert fdfa(["train", "digits/mlp", "--resume", str(run.path)]) == 2
+
+
+def test_terminal_shows_a_line_an_epoch_where_stderr_is_none(tmp_path, capsys):
+    assert fdfa(["train", "digits/mlp", *SMALL, "--results", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+
+
+def test_environment_does_not_leak_into_the_run(tmp_path):
+    run = trained(tmp_path, recipe("training.epochs=1"))
+    text = (run.path / "run.json").read_text()
+    assert os.uname().nodename not in text
+    assert str(Path.home()) not in text
