@@ -320,6 +320,7 @@ def test_a_network_too_deep_for_the_images_is_reported_at_the_network() -> None:
     assert problem.where == "r.yaml:2:10"
 
 
-def test_a_folder_of_images_that_is_not_there_is_not_the_recipe_s_fault() -> None:
-    text = "data: {name: image_folder, folder: /no/such/folder}\nnetwork: mlp\nrule: bp\n"
+@pytest.mark.parametrize("folder", ["/no/such/folder", "~0", "x" * 5000])
+def test_a_folder_of_images_that_is_not_there_is_not_the_recipe_s_fault(folder: str) -> None:
+    text = f"data: {{name: image_folder, folder: {folder}}}\nnetwork: mlp\nrule: bp\n"
     assert recipe(text).data.name == "image_folder"

@@ -43,7 +43,7 @@ def test_a_dump_is_complete_and_reads_back_equal(name: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.floats(0, 1e300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_text_and_number_survive_a_dump(folder: str, rate: float) -> None:
     document = parse(b"data: image_folder\nnetwork: mlp\nrule: bp\n", "r.yaml")
     tree = {**document.tree, "data": {"name": "image_folder", "folder": folder}, "optimizer": {"lr": rate}}
@@ -259,7 +259,7 @@ def test_a_plugin_s_rule_is_known(
     assert "gain" in json.loads(capsys.readouterr().out)["$defs"]["Mine"]["properties"]
 
 
-COMMANDS = ["check mnist/mlp rule=dfa", "show digits/fdfa", "schema", "list", "check no/such", "--help"]
+COMMANDS = ["check mnist/mlp rule=dfa", "show digits/fdfa", "schema", "list"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -24,7 +24,7 @@ def survives(data: bytes, *overrides: str) -> None:
     assert problems is None or (problems and all(p.where and p.message for p in problems))
 
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @given(st.binary(max_size=200))

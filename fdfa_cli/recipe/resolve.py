@@ -116,4 +116,4 @@ def _reported_at(section: str, document: Document) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise fail([Finding(document.place((section,)), f"{section}: {error}")]) from error
+        raise fail([Finding(document.place((section,)), str(error))]) from error
