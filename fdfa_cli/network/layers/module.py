@@ -7,8 +7,9 @@ among them, are explicit state like any layer's.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 from fdfa_cli.errors import Unsupported, UsageError
@@ -72,9 +73,11 @@ class ModuleLayer(Layer):
     def parameter_tangent(self, params: Tensors, saved: _Call, dparams: Tensors) -> torch.Tensor:
         """By forward-mode differentiation."""
         at, along = (self._own(self._learning, tensors) for tensors in (params, dparams))
+        _load_forward_mode()
         jvp: Any = torch.func.jvp(lambda own: self._run(saved, own, saved.x)[0], (at,), (along,))
-        tangent: torch.Tensor = jvp[1]
-        return tangent
+        y, tangent = jvp
+        moved: torch.Tensor = tangent.to(y.dtype)
+        return moved
 
     def vjp(
         self, params: Tensors, saved: _Call, dy: torch.Tensor, need_dx: bool = True
@@ -100,10 +103,11 @@ class ModuleLayer(Layer):
 
     def _jvp(self, params: Tensors, call: _Call, dx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Own]:
         """Output, tangent and new buffers."""
+        _load_forward_mode()
         own = self._own(self._learning, params)
         jvp: Any = torch.func.jvp(lambda x: self._run(call, own, x), (call.x,), (dx,), has_aux=True)
         y, tangent, buffers = jvp
-        return y, tangent, buffers
+        return y, tangent.to(y.dtype), buffers  # autocast may leave the tangent of a norm in float32
 
     def _run(self, call: _Call, own: Own, x: torch.Tensor) -> tuple[torch.Tensor, Own]:
         """The module's output in the type of x, and its buffers as it leaves them."""
@@ -164,3 +168,11 @@ def _probe(layer: ModuleLayer, shape: Shape) -> Shape:
                 "(fdfa_cli.network.layers.Dropout is one) and branches on values"
             ) from error
     return tuple(y.shape[1:])
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Torch scripts its forward-mode rules at their first use, and warns of itself for doing so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".torch\.jit\.script. is", FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))

@@ -118,11 +118,13 @@ class AdaptiveAvgPool2d(Layer):
 
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
         """Saves x, for its shape and layout."""
-        return F.adaptive_avg_pool2d(x, self.side), x
+        return self.jvp(params, x, x), x
 
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
         """The mean of dx."""
-        return F.adaptive_avg_pool2d(dx, self.side)
+        # Not F.adaptive_avg_pool2d: for one window it calls as_strided_, which vmap has no rule for.
+        mean: torch.Tensor = torch.ops.aten._adaptive_avg_pool2d(dx, [self.side] * 2)
+        return mean
 
     def vjp(
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
