@@ -45,9 +45,7 @@ class TransportedBackprop(Rule):
         require_transposable(self, network)
 
     @abstractmethod
-    def feedback(
-        self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors
-    ) -> Tensors:
+    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
         """F_l under the name of the weight it replaces."""
 
     def step(
@@ -68,9 +66,7 @@ class AlignedFeedback(TransportedBackprop):
         """F_l for every weight that a backward pass transposes."""
         return {f"feedback.{name}": draw for name, draw in matrices(network).items()}
 
-    def feedback(
-        self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors
-    ) -> Tensors:
+    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
         """The present F."""
         return {name: state[f"feedback.{name}"] for name in matrices(network)}
 
@@ -90,21 +86,16 @@ class UniformSignFeedback(TransportedBackprop):
     name: Literal["usf"] = "usf"
     source: ClassVar[str] = "Liao et al. 2016"
 
-    def feedback(
-        self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors
-    ) -> Tensors:
+    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
         """s·sign(W); the standard deviation of U(±b) is b/√3."""
-        return {
-            name: params[name].sign() * (draw.scale / math.sqrt(3)) for name, draw in matrices(network).items()
-        }
+        deviation = {name: draw.scale / math.sqrt(3) for name, draw in matrices(network).items()}
+        return {name: params[name].sign() * s for name, s in deviation.items()}
 
 
 class _RandomSize(TransportedBackprop):
     source: ClassVar[str] = "Liao et al. 2016; Sanfiz & Akrout 2021"
 
-    def feedback(
-        self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors
-    ) -> Tensors:
+    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
         """|M|·sign(W), with M from the perturbations or the state."""
         size = {**state, **perturbations}
         return {name: torch.copysign(size[f"size.{name}"], params[name]) for name in matrices(network)}

@@ -106,12 +106,12 @@ class DirectKolenPollack(DirectFeedback):
     """Direct Kolen-Pollack: direct feedback that learns from the product of error and activity."""
 
     name: Literal["dkp"] = "dkp"
-    decay: Annotated[
-        float, Field(ge=0, description="λ, of weights and feedback alike; part of the rule")
-    ] = 1e-6
-    feedback_optimizer: Annotated[
-        Optimizer, Choice(OPTIMIZERS), Field(description="that follows ∇F")
-    ] = Adam(lr=1e-4)
+    decay: Annotated[float, Field(ge=0, description="λ, of weights and feedback alike; part of the rule")] = (
+        1e-6
+    )
+    feedback_optimizer: Annotated[Optimizer, Choice(OPTIMIZERS), Field(description="that follows ∇F")] = Adam(
+        lr=1e-4
+    )
     source: ClassVar[str] = "Webster et al. 2021"
 
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
@@ -153,7 +153,8 @@ class DirectRandomTargetProjection(DirectFeedback):
         self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
     ) -> Update:
         """See `Rule.step`."""
-        h, grads = batch.x, {}
+        h = batch.x
+        grads: dict[str, torch.Tensor] = {}
         for l, block in enumerate(network.blocks):
             h, kept = block.forward(params, h, batch.mode)
             feedback = state[feedback_name(l)]

@@ -102,9 +102,7 @@ class PerturbedForward(Rule):
         if self.perturb == "in_turn" and net.blocks:
             blocks = blocks[step % len(blocks) :][:1]
         return {
-            feedback_name(l): Draw(
-                (batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution
-            )
+            feedback_name(l): Draw((batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution)
             for l in blocks
         }
 
@@ -151,9 +149,9 @@ class _Averaged(PerturbedForward):
         Choice(OPTIMIZERS),
         Field(description="follow F − Ĵ with this optimizer instead of averaging at feedback_rate"),
     ] = None
-    feedback_schedule: Annotated[
-        Schedule, Choice(SCHEDULES), Field(description="of the feedback's rate")
-    ] = Constant()
+    feedback_schedule: Annotated[Schedule, Choice(SCHEDULES), Field(description="of the feedback's rate")] = (
+        Constant()
+    )
 
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
         """The average over time is SGD of rate α on F − Ĵ."""

@@ -58,7 +58,7 @@ class ForwardGradient(Rule):
             return slopes / self.tangents
         gram = gram.to(slopes.dtype)
         inverse = torch.linalg.pinv(gram, rtol=torch.finfo(gram.dtype).eps ** 0.75, hermitian=True)
-        return (inverse @ slopes[..., None])[..., 0]
+        return torch.einsum("...ij,...j->...i", inverse, slopes)
 
 
 class _Weights(ForwardGradient):
@@ -67,7 +67,7 @@ class _Weights(ForwardGradient):
     source: ClassVar[str] = "Baydin et al. 2022"
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """v ~ N(0, 1) for every parameter (k, *shape)."""
+        """Tangents v ~ N(0, 1) of every parameter (k, *shape)."""
         return {
             name: Draw((self.tangents, *draw.shape), "gaussian")
             for name, draw in network.parameters().items()
@@ -83,10 +83,11 @@ class _Weights(ForwardGradient):
         def slope(v: Tensors) -> torch.Tensor:
             """∇L·v."""
             d = network.chain.tangent(params, saved, None, v)
+            assert d is not None  # the output layer has parameters
             return (error * d).sum()
 
         slopes = torch.func.vmap(slope)(dict(perturbations))
-        gram = sum(v.flatten(1) @ v.flatten(1).mT for v in perturbations.values())
+        gram = torch.stack([v.flatten(1) @ v.flatten(1).mT for v in perturbations.values()]).sum(0)
         weights = self.coefficients(slopes, gram)
         grads = {name: torch.tensordot(weights, v, 1) for name, v in perturbations.items()}
         return Update(grads, loss, logits)
@@ -123,7 +124,7 @@ class _Activations(ForwardGradient):
             return Update(grads, loss, logits)
 
         def logits_tangent(u: list[torch.Tensor]) -> torch.Tensor:
-            """d (B×C): what the tangents of all blocks add up to at the logits."""
+            """The logits' tangent d (B×C), to which those of all blocks add up."""
             dz = u[0]
             for l, block in enumerate(net.blocks[1:], 1):
                 dz = block.jvp(params, saved[l], dz) + u[l]
@@ -132,7 +133,8 @@ class _Activations(ForwardGradient):
         d = torch.func.vmap(logits_tangent)(tangents)
         slopes = (len(batch) * error * d).sum(-1).mT  # B×k: of each sample's own loss
         flat = [u.flatten(2).transpose(0, 1) for u in tangents]  # B×k×N_l
-        weights = self.coefficients(slopes, sum(u @ u.mT for u in flat)).to(z.dtype)
+        gram = torch.stack([u @ u.mT for u in flat]).sum(0)
+        weights = self.coefficients(slopes, gram).to(z.dtype)
         for l, block in enumerate(net.blocks):
             signal = torch.einsum("bk,bkn->bn", weights, flat[l]).view_as(tangents[l][0]) / len(batch)
             grads |= block.vjp(params, saved[l], signal, need_dx=False)[0]

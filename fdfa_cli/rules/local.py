@@ -47,9 +47,7 @@ class LocalGreedy(Rule):
 
     def state(self, network: Network) -> dict[str, Draw]:
         """The heads' weights and biases."""
-        return {
-            name: draw for head in self.heads(network)[:-1] for name, draw in head.parameters().items()
-        }
+        return {name: draw for head in self.heads(network)[:-1] for name, draw in head.parameters().items()}
 
     def step(
         self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
@@ -143,6 +141,7 @@ class LocalForwardActivations(_LocalForward):
         h, dh, _ = Chain((activation, *after.layers)).dual(params, z, u, batch.mode)
         logits, d, kept = head.dual(params, h, dh, batch.mode)
         loss, error = batch.loss(logits)
+        assert d is not None  # u goes in
         slopes = (error * d).sum(-1)  # of the mean loss: sample b's own slope over B
         signal = slopes.to(z.dtype).view(-1, *(1,) * (z.ndim - 1)) * u
         grads, _ = head.vjp(params, kept, error.to(h.dtype), need_dx=False)
@@ -157,7 +156,7 @@ class LocalForwardWeights(_LocalForward):
     recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-4}}
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """v ~ N(0, 1) for every parameter of the hidden blocks."""
+        """A tangent v ~ N(0, 1) of every parameter of the hidden blocks."""
         return {
             name: Draw(draw.shape, "gaussian")
             for block in network.blocks
