@@ -100,12 +100,16 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(getattr(package, "__path__", ()), self.package + "."):
-            importlib.import_module(module.name)
-        for entry in importlib.metadata.entry_points(group="fdfa.plugins"):
-            entry.load()
+        self._discovered = True  # before the imports, which may look names up in turn
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(getattr(package, "__path__", ()), self.package + "."):
+                importlib.import_module(module.name)
+            for entry in importlib.metadata.entry_points(group="fdfa.plugins"):
+                _load_entry_point(entry)
+        except BaseException:
+            self._discovered = False
+            raise
 
 
 class Choice:
@@ -135,6 +139,16 @@ def load_plugin(file: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"--plugin {file}: {type(error).__name__}: {error}") from error
+
+
+def _load_entry_point(entry: importlib.metadata.EntryPoint) -> None:
+    """Load an installed package's plugin; raises `UsageError` that names the package where it fails."""
+    try:
+        entry.load()
+    except Exception as error:
+        package = entry.dist.name if entry.dist else entry.value
+        message = f"the plugin {entry.name!r} of package {package!r} fails to load: {error}"
+        raise UsageError(message) from error
 
 
 RULES: Registry[Rule] = Registry("rule", "fdfa_cli.rules")

@@ -12,7 +12,13 @@ from fdfa_cli.cli import run as fdfa
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["rules"], ["recipe", "check", "mnist/mlp"], ["recipe", "show", "digits/fdfa"], ["data", "list"]],
+    [
+        ["--help"],
+        ["rules"],
+        ["recipe", "check", "mnist/mlp"],
+        ["recipe", "show", "digits/fdfa"],
+        ["data", "list"],
+    ],
     ids=" ".join,
 )
 def test_answers_without_importing_torch(arguments):
@@ -71,4 +77,6 @@ def test_rules_lists_the_registry_as_json(capsys):
     assert fdfa(["rules", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {"bp", "dfa", "fdfa"} <= {row["name"] for row in rows}
-    assert all(row.keys() == {"name", "summary", "exact", "passes", "source"} and all(row.values()) for row in rows)
+    assert all(
+        row.keys() == {"name", "summary", "exact", "passes", "source"} and all(row.values()) for row in rows
+    )

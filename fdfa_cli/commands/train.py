@@ -49,9 +49,9 @@ def train(
     if resume is not None:
         if recipe is not None or overrides:
             raise UsageError("--resume RUN takes the recipe from the run; give neither RECIPE nor KEY=VALUE")
-        changes_result = sorted(set(f.partition("=")[0] for f in flags) - {"training.device", "training.threads"})
-        if changes_result:
-            raise UsageError(f"--resume RUN cannot change {', '.join(changes_result)}: it would be another run")
+        keys = {flag.partition("=")[0] for flag in flags} - {"training.device", "training.threads"}
+        if keys:
+            raise UsageError(f"--resume RUN cannot change {', '.join(sorted(keys))}: it would be another run")
         path = launch.resume(resume, flags, quiet)
     elif recipe is None:
         raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")

@@ -46,18 +46,21 @@ def fit(
             if run.checkpoint.exists():  # a run stopped before its first checkpoint starts again
                 checkpoint.load(run.checkpoint, session)
             run.cut(session.epoch)
-        clock = Clock()
+        clock, every = Clock(device), recipe.training.checkpoint_every
         progress.start(recipe, session)
 
         while session.epoch < recipe.training.epochs:
             clock.start()
             while session.position < session.steps:
                 rows = session.rows()
-                session.step(splits.train.batch(rows, session.streams["augmentation"]), splits.train.labels[rows])
+                session.step(
+                    splits.train.batch(rows, session.streams["augmentation"]), splits.train.labels[rows]
+                )
                 progress.step(session)
                 if session.position % WATCH_EVERY == 0 and not math.isfinite(session.loss_sum.item()):
                     break
                 if stop():
+                    session.seconds += clock.stop()
                     checkpoint.save(run.checkpoint, session)
                     raise Interrupted(f"interrupted in epoch {session.epoch + 1}")
             row = {
@@ -65,7 +68,7 @@ def fit(
                 "train_loss": session.loss_sum.item() / session.seen,
                 "train_accuracy": session.correct.item() / session.seen,
                 "lr": session.rate(),
-                "train_seconds": clock.stop(),
+                "train_seconds": session.seconds + clock.stop(),
             }
             if not math.isfinite(row["train_loss"]):
                 run.append(row)
@@ -77,7 +80,7 @@ def fit(
             session.begin_epoch()
             # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
             run.append(row)
-            if session.epoch % recipe.training.checkpoint_every == 0 or session.epoch == recipe.training.epochs:
+            if session.epoch % every == 0 or session.epoch == recipe.training.epochs:
                 checkpoint.save(run.checkpoint, session)
             progress.epoch(row)
 
@@ -97,7 +100,7 @@ def evaluate(session: Session, subset: Subset, prefix: str) -> dict[str, float]:
     loss_sum = torch.zeros((), dtype=torch.float64, device=session.device)
     correct = torch.zeros((), dtype=torch.int64, device=session.device)
     rule, loss = session.recipe.rule, LOSSES[session.recipe.training.loss]
-    for rows in torch.arange(len(subset), device=session.device).split(EVALUATION_BATCH):
+    for rows in torch.split(torch.arange(len(subset), device=session.device), EVALUATION_BATCH):
         logits = rule.predict(session.network, session.params, session.buffers, subset.batch(rows))
         loss_sum += loss(logits, subset.labels[rows])[0] * len(rows)
         correct += (logits.argmax(-1) == subset.labels[rows]).sum()
@@ -136,6 +139,9 @@ def peak_memory(device: torch.device) -> int:
 class Clock:
     """Wall seconds between `start` and `stop`, with the device's queue empty at both."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
     def start(self) -> None:
         """Begin to count."""
         self._begun = self._now()
@@ -144,8 +150,7 @@ class Clock:
         """Seconds since `start`."""
         return self._now() - self._begun
 
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         return time.perf_counter()

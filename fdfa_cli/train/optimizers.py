@@ -15,15 +15,18 @@ from pydantic import Field
 from fdfa_cli.lazy import torch
 from fdfa_cli.registry import OPTIMIZERS, Named
 
-Rate = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, description="learning rate at the start; the schedule scales it")]
+WeightDecay = Annotated[float, Field(ge=0, description="decay of every tensor towards zero")]
+Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last update that is kept")]
+Average = Annotated[float, Field(ge=0, lt=1, description="weight of the past in a running average")]
+Epsilon = Annotated[float, Field(gt=0, description="added to the denominator")]
 
 
 class Optimizer(Named):
     """How parameters follow their gradients. `lr` is the rate at the start; the schedule scales it."""
 
     lr: Rate
-    weight_decay: Rate = 0.0
+    weight_decay: WeightDecay = 0.0
 
     @abstractmethod
     def build(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
@@ -36,7 +39,7 @@ class SGD(Optimizer):
 
     name: Literal["sgd"] = "sgd"
     lr: Rate = 0.1
-    momentum: Decay = 0.0
+    momentum: Momentum = 0.0
     nesterov: bool = False
 
     def build(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
@@ -57,8 +60,8 @@ class Adam(Optimizer):
 
     name: Literal["adam"] = "adam"
     lr: Rate = 1e-3
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    betas: tuple[Average, Average] = (0.9, 0.999)
+    eps: Epsilon = 1e-8
 
     def build(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """See `Optimizer.build`."""
@@ -73,9 +76,9 @@ class AdamW(Optimizer):
 
     name: Literal["adamw"] = "adamw"
     lr: Rate = 1e-3
-    weight_decay: Rate = 1e-2
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: WeightDecay = 1e-2
+    betas: tuple[Average, Average] = (0.9, 0.999)
+    eps: Epsilon = 1e-8
 
     def build(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """See `Optimizer.build`."""
@@ -90,9 +93,9 @@ class RMSprop(Optimizer):
 
     name: Literal["rmsprop"] = "rmsprop"
     lr: Rate = 1e-3
-    alpha: Decay = 0.99
-    momentum: Decay = 0.0
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    alpha: Average = 0.99
+    momentum: Momentum = 0.0
+    eps: Epsilon = 1e-8
 
     def build(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """See `Optimizer.build`."""

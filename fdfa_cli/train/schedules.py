@@ -75,6 +75,6 @@ class Cosine(Schedule):
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def decay(self, t: float, epochs: float) -> float:
-        """floor + (1 − floor)(1 + cos(π t / epochs)) / 2."""
+        """From 1 to the floor: floor + (1 − floor)(1 + cos(π t / epochs)) / 2."""
         progress = min(t / epochs, 1.0) if epochs > 0 else 1.0
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2

@@ -20,9 +20,10 @@ PURPOSES = ("augmentation", "dropout", "perturbation")
 class Session:
     """Parameters, running statistics, rule state and optimizers, moved by `step`.
 
-    `epoch` counts finished epochs, `position` the steps done in the current one; `order` is the current
-    epoch's permutation of the training set, `streams` its generators; `loss_sum` and `correct` add up
-    over the epoch on the device, so that a step never waits for it.
+    `epoch` counts finished epochs, `position` the steps done in the current one and `seconds` the time
+    they took before an interruption; `order` is the current epoch's permutation of the training set,
+    `streams` its generators; `loss_sum` and `correct` add up over the epoch on the device, so that a step
+    never waits for it.
     """
 
     def __init__(self, recipe: Recipe, network: Network, samples: int, device: torch.device) -> None:
@@ -31,12 +32,9 @@ class Session:
         self.batch_size = recipe.training.batch_size
         seed = recipe.training.seed
         # Initial values are drawn on the CPU: a run starts from the same network on every device.
-        on_device = {"device": device}
-        self.params = {k: v.to(**on_device) for k, v in sample(network.parameters(), stream(seed, "init")).items()}
-        self.buffers = {k: v.to(**on_device) for k, v in sample(network.buffers(), stream(seed, "init")).items()}
-        self.state = {
-            k: v.to(**on_device) for k, v in sample(recipe.rule.state(network), stream(seed, "feedback")).items()
-        }
+        self.params = _moved(sample(network.parameters(), stream(seed, "init")), device)
+        self.buffers = _moved(sample(network.buffers(), stream(seed, "init")), device)
+        self.state = _moved(sample(recipe.rule.state(network), stream(seed, "feedback")), device)
         self.optimizers: dict[str, tuple[torch.optim.Optimizer, Schedule]] = {
             "weights": (recipe.optimizer.build(self.params.values()), recipe.schedule)
         }
@@ -58,7 +56,7 @@ class Session:
     def begin_epoch(self) -> None:
         """Draw the epoch's order and start its streams and sums."""
         seed = self.recipe.training.seed
-        self.position = 0
+        self.position, self.seconds = 0, 0.0
         order = torch.randperm(self.samples, generator=stream(seed, "order", self.epoch))
         self.order = order.to(self.device)
         self.streams = {purpose: stream(seed, purpose, self.epoch, self.device) for purpose in PURPOSES}
@@ -122,6 +120,7 @@ class Session:
         return {
             "epoch": self.epoch,
             "position": self.position,
+            "seconds": self.seconds,
             "params": self.params,
             "buffers": self.buffers,
             "state": self.state,
@@ -135,7 +134,7 @@ class Session:
         """Continue where `content` was taken; the epoch's order is drawn anew from the seed."""
         self.epoch = content["epoch"]
         self.begin_epoch()
-        self.position = content["position"]
+        self.position, self.seconds = content["position"], content["seconds"]
         for mine, stored in (
             (self.params, content["params"]),
             (self.buffers, content["buffers"]),
@@ -149,3 +148,7 @@ class Session:
             generator.set_state(content["streams"][purpose])
         self.loss_sum.copy_(content["loss_sum"])
         self.correct.copy_(content["correct"])
+
+
+def _moved(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
