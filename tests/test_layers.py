@@ -431,6 +431,24 @@ def test_repeated_names_are_numbered() -> None:
     assert [leaf.name for leaf, _ in residual.leaves((3,))][1] == "2.residual.body.activation"
 
 
+@pytest.mark.parametrize(
+    ("layer", "module"),
+    [
+        (Linear(50, 400), lambda: nn.Linear(50, 400)),
+        (Conv2d(6, 400, 5, groups=2), lambda: nn.Conv2d(6, 400, 5, groups=2)),
+    ],
+)
+def test_initial_values_have_the_law_of_torchs(layer: Layer, module: Callable[[], nn.Module]) -> None:
+    """Of 400 values or more in U(±bound) one is above 0.97 bound, but with probability 6e-6."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = module()
+    for draw, p in zip(layer.parameters().values(), theirs.parameters(), strict=True):
+        assert draw.law == "uniform"
+        assert 0.97 * draw.scale <= p.abs().max() <= draw.scale
+        assert draw.sample(stream(0, "init")).shape == p.shape
+
+
 MISFITS = [
     (Linear(5, 3), (4,), "5 inputs cannot take a sample of shape (4,)"),
     (Conv2d(2, 3, 3), (3, 5, 5), "2 channels"),

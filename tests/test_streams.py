@@ -6,7 +6,6 @@ with probability 5.7e-7 and the whole file with less than 2e-4; the seed is fixe
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
