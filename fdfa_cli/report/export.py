@@ -28,7 +28,7 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """A table of GitHub's Markdown and the notes as a list; text is escaped."""
-    cells = [[column.heading for column in table.columns], *table.shown()]
+    cells = [[column.heading for column in table.columns], *table.shown]
     lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join(" --- " if c.kind == "text" else " ---: " for c in table.columns) + "|")
     notes = [f"- {_markdown(printable(note))}" for note in table.notes]
@@ -39,7 +39,7 @@ def to_latex(table: Table) -> str:
     """A tabular for the package booktabs, the notes as comments; text is escaped."""
     heading, *rows = (
         " & ".join(map(_latex, row)) + r" \\"
-        for row in [[column.heading for column in table.columns], *table.shown()]
+        for row in [[column.heading for column in table.columns], *table.shown]
     )
     alignment = "".join("l" if column.kind == "text" else "r" for column in table.columns)
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from fdfa_cli.runs import STATUSES, Run
@@ -20,11 +21,15 @@ UNITS: dict[Kind, tuple[str, float]] = {"fraction": ("%", 100), "seconds": ("s",
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its `name` for programs, its `title` for people, who also get the unit of its `kind`."""
+    """A column: its `name` for programs, its `title` for people, who also get the unit of its `kind`.
+
+    `choice`: it says what was asked of a run, not what came out.
+    """
 
     name: str
     title: str
     kind: Kind = "text"
+    choice: bool = False
 
     @property
     def heading(self) -> str:
@@ -53,10 +58,7 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
 
-    def column(self, index: int) -> list[Value]:
-        """The values of one column."""
-        return [row[index] for row in self.rows]
-
+    @cached_property
     def shown(self) -> list[list[str]]:
         """The rows as people read them."""
         return [[c.show(value) for c, value in zip(self.columns, row, strict=True)] for row in self.rows]
@@ -74,11 +76,11 @@ class Table:
 SUMMARY = (
     Column("run", "run"),
     Column("status", "status"),
-    Column("data", "data"),
-    Column("network", "network"),
-    Column("rule", "rule"),
-    Column("seed", "seed", "count"),
-    Column("epochs", "epochs", "count"),
+    Column("data", "data", choice=True),
+    Column("network", "network", choice=True),
+    Column("rule", "rule", choice=True),
+    Column("seed", "seed", "count", choice=True),
+    Column("epochs", "epochs", "count", choice=True),
     Column("train_loss", "train loss", "number"),
     Column("val_accuracy", "val acc", "fraction"),
     Column("test_accuracy", "test acc", "fraction"),
@@ -93,7 +95,7 @@ DETAILS = (
     Column("eval_seconds", "eval", "seconds"),
     Column("wall_seconds", "wall", "seconds"),
     Column("peak_memory_bytes", "peak memory", "bytes"),
-    Column("device", "device"),
+    Column("device", "device", choice=True),
     Column("created", "created"),
     Column("identity", "identity"),
     Column("error", "error"),

@@ -1,8 +1,7 @@
 """A table as lines of text: for a terminal of some width, or for a pipe, where a row is a line.
 
-Nothing is ever cut. Where a table is too wide for the terminal, what does not vary is named once above
-it, then headings take two lines, then the name of each row goes on a line of its own, and at last every
-row becomes a list.
+Nothing is ever cut. Where a table is too wide for the terminal, headings take two lines, then the name
+of each row goes on a line of its own, and at last every row becomes a list.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import textwrap
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from rich.text import Text
 
 from fdfa_cli.report.tables import Column, Table, printable
 
@@ -22,69 +20,86 @@ GAP = "  "
 _STATUS_STYLES = {"completed": "green", "running": "cyan", "interrupted": "yellow", "pruned": "dim"}
 
 
-def plain(table: Table) -> str:
-    """For a pipe: every column, a heading and a line for each row, whatever their length."""
-    return "".join(_text(line).rstrip() + "\n" for line in [*_grid(table), *_notes(table)])
+def for_pipe(table: Table) -> str:
+    """Every column, a heading and a line for each row, whatever their length; no style."""
+    lines = [*_Grid(table).lines(), *_notes(table)]
+    return "".join("".join(text for text, _ in line).rstrip() + "\n" for line in lines)
 
 
-def styled(table: Table, width: int) -> Text:
-    """For a terminal `width` cells wide."""
-    constants, varying = _without_constants(table)
-    above: list[Line] = [[(line, "")] for line in textwrap.wrap("   ".join(constants), width)]
-    body = (
-        _fitting(_grid(varying), width)
-        or _fitting(_grid(varying, short=True), width)
-        or _fitting(_grid(varying, short=True, named_below=True), width)
-        or _lists(varying)
+def for_terminal(table: Table, width: int) -> list[Line]:
+    """Lines for a terminal `width` cells wide; choices that all rows share are named once, above."""
+    shared = _shared(table)
+    constants = "   ".join(
+        f"{table.columns[i].title} {table.columns[i].show(table.rows[0][i])}" for i in shared
     )
-    lines = [*above, *([[]] if above else []), *body, *_notes(table)]
-    return Text("\n").join(Text.assemble(*line) for line in lines)
+    table = table.keep([i for i in range(len(table.columns)) if i not in shared])
+    grids = (_Grid(table, short, below) for short, below in ((False, False), (True, False), (True, True)))
+    body = next((grid.lines() for grid in grids if grid.width() <= width), None) or _lists(table)
+    above: list[Line] = [
+        [(line, "")]
+        for line in textwrap.wrap(constants, width, break_long_words=False, break_on_hyphens=False)
+    ]
+    return [*above, *([[]] if above else []), *body, *_notes(table)]
 
 
-def _fitting(lines: list[Line], width: int) -> list[Line] | None:
-    return lines if all(cell_len(_text(line)) <= width for line in lines) else None
+class _Grid:
+    """Aligned columns under headings.
+
+    `short` headings take two lines; `named_below` puts the name of each row below it.
+    """
+
+    def __init__(self, table: Table, short: bool = False, named_below: bool = False) -> None:
+        first = 1 if named_below else 0
+        self.columns = table.columns[first:]
+        self.names = [row[0] for row in table.shown] if named_below else None
+        self.cells = [row[first:] for row in table.shown]
+        self.headings = [_halves(c.heading) if short else ("", c.heading) for c in self.columns]
+        self.widths = [
+            max(map(_width, (*heading, *(row[i] for row in self.cells))))
+            for i, heading in enumerate(self.headings)
+        ]
+
+    def width(self) -> int:
+        """Of the longest line."""
+        names = [len(GAP) + _width(name) for name in self.names or ()]
+        return max(sum(self.widths) + len(GAP) * (len(self.widths) - 1), *names, 0)
+
+    def lines(self) -> list[Line]:
+        lines = [
+            self._line(half, ["bold"] * len(half)) for half in zip(*self.headings, strict=True) if any(half)
+        ]
+        for i, cells in enumerate(self.cells):
+            lines.append(self._line(cells, list(map(_style, self.columns, cells))))
+            if self.names:
+                lines.append([(GAP + self.names[i], "dim")])
+        return lines
+
+    def _line(self, cells: Sequence[str], styles: list[str]) -> Line:
+        padded = [
+            _pad(cell, width, right=column.kind != "text")
+            for column, cell, width in zip(self.columns, cells, self.widths, strict=True)
+        ]
+        return list(zip([*(cell + GAP for cell in padded[:-1]), padded[-1]], styles, strict=True))
 
 
-def _without_constants(table: Table) -> tuple[list[str], Table]:
-    """Of tables with several rows, the recipe's choices that all rows share, and the table without them."""
-    shared = [
+def _shared(table: Table) -> list[int]:
+    """The columns that choose (never what came out) and have one value in all of several rows."""
+    return [
         i
         for i, column in enumerate(table.columns)
-        if i > 0 and column.kind in ("text", "count") and column.name != "status"
-        if len(table.rows) > 1 and len(set(table.column(i))) == 1
+        if i > 0 and column.choice and len(table.rows) > 1 and len({row[i] for row in table.rows}) == 1
     ]
-    constants = [f"{table.columns[i].title} {table.columns[i].show(table.rows[0][i])}" for i in shared]
-    return constants, table.keep([i for i in range(len(table.columns)) if i not in shared])
-
-
-def _grid(table: Table, short: bool = False, named_below: bool = False) -> list[Line]:
-    """Aligned columns under headings; `short` headings take two lines, `named_below` puts names below."""
-    first = 1 if named_below else 0
-    columns = table.columns[first:]
-    cells = [row[first:] for row in table.shown()]
-    headings = [_halves(column.heading) if short else ("", column.heading) for column in columns]
-    widths = [max(map(cell_len, heading)) for heading in headings]
-    for row in cells:
-        widths = [max(width, cell_len(cell)) for width, cell in zip(widths, row, strict=True)]
-    bold = ["bold"] * len(columns)
-    lines = [_aligned(columns, half, widths, bold) for half in zip(*headings, strict=True) if any(half)]
-    for (name, *_), row in zip(table.shown(), cells, strict=True):
-        styles = [_style(column, cell) for column, cell in zip(columns, row, strict=True)]
-        lines.append(_aligned(columns, row, widths, styles))
-        if named_below:
-            lines.append([(GAP + name, "dim")])
-    return lines
 
 
 def _lists(table: Table) -> list[Line]:
     """Each row as its name and then a line for each value."""
     columns = table.columns[1:]
-    width = max((cell_len(column.heading) for column in columns), default=0)
+    width = max((_width(column.heading) for column in columns), default=0)
     lines: list[Line] = []
-    for key, *row in table.shown():
+    for name, *cells in table.shown:
         lines += [[]] if lines else []
-        lines.append([(key, "bold")])
-        for column, cell in zip(columns, row, strict=True):
+        lines.append([(name, "bold")])
+        for column, cell in zip(columns, cells, strict=True):
             lines.append([(f"{GAP}{_pad(column.heading, width)}{GAP}", ""), (cell, _style(column, cell))])
     return lines
 
@@ -99,22 +114,15 @@ def _halves(heading: str) -> tuple[str, str]:
     return (first, rest) if rest else ("", heading)
 
 
-def _aligned(columns: Sequence[Column], cells: Sequence[str], widths: list[int], styles: list[str]) -> Line:
-    line: Line = []
-    for i, (column, cell, width, style) in enumerate(zip(columns, cells, widths, styles, strict=True)):
-        line.append((GAP if i else "", ""))
-        line.append((_pad(cell, width, right=column.kind != "text"), style))
-    return line
-
-
 def _pad(text: str, width: int, right: bool = False) -> str:
-    blank = " " * (width - cell_len(text))
-    return blank + text if right else text + blank
+    size = width + len(text) - _width(text)
+    return text.rjust(size) if right else text.ljust(size)
+
+
+def _width(text: str) -> int:
+    """How many cells of a terminal `text` takes."""
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def _style(column: Column, cell: str) -> str:
     return _STATUS_STYLES.get(cell, "bold red") if column.name == "status" else ""
-
-
-def _text(line: Line) -> str:
-    return "".join(text for text, _ in line)

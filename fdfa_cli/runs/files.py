@@ -96,13 +96,16 @@ def dump_json(value: Any, indent: int | None = None) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def load_json(text: str | bytes) -> Any:
-    """What strict JSON holds; raises `ValueError` for anything else, NaN and Infinity included."""
-    return json.loads(text, parse_constant=_refuse)
+def load_json(text: bytes) -> Any:
+    """What strict JSON in UTF-8 holds; raises `ValueError` for anything else, NaN and Infinity included."""
+    return _DECODER.decode(text.decode())
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _finite(value: Any) -> Any:
