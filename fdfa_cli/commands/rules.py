@@ -48,4 +48,6 @@ def rules(
     for row in rows:
         table.add_row(row["name"], row["summary"], row["exact"], row["passes"], row["source"])
     console = Console(markup=False, highlight=False)
-    console.print(table) if console.is_terminal else Console(markup=False, width=200).print(table)
+    if not console.is_terminal:  # nothing is cut or wrapped in a pipe
+        console.width = 1000
+    console.print(table)
