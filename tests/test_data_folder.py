@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +146,8 @@ def test_decoded_pictures_are_kept_until_a_file_changes(
     assert len(decoded) == 16
     changed = layouts["val"] / "train" / "a" / "0.png"
     for change in (
+        lambda: paint(changed.with_name("0.bmp"), 50),
+        lambda: paint(changed.with_name("0.bmp"), 51),  # as many bytes as before
         lambda: paint(changed, 77),
         lambda: changed.rename(changed.with_name("z.png")),
         lambda: changed.with_name("z.png").unlink(),
@@ -170,15 +171,22 @@ def test_other_sizes_and_folders_are_kept_apart(layouts: dict[str, Path], tmp_pa
     assert ImageFolder.status(tmp_path).bytes > 0
 
 
-def jpeg(seed: int) -> bytes:
-    picture(seed, (64, 64)).save(stream := io.BytesIO(), "JPEG")
+def encoded(form: str) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream := io.BytesIO(), form)
     return stream.getvalue()
+
+
+def broken_png() -> bytes:
+    """Its second block of pixels has no valid name, which only decoding meets."""
+    before, _, after = encoded("PNG").rpartition(b"IDAT")
+    return before + b"I\x00AT" + after
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not a picture", jpeg(1)[:300], gzip.compress(b"x")],
-    ids=["empty", "text", "cut", "gzip"],
+    [b"", b"not a picture", encoded("JPEG")[:3000], broken_png(), b"P6\nx x\n255\n"],
+    ids=["empty", "text", "cut", "block", "header"],
 )
 def test_a_picture_that_cannot_be_read_is_named(
     layouts: dict[str, Path], tmp_path: Path, content: bytes

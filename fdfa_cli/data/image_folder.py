@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,8 +99,13 @@ class ImageFolder(ImageData):
         )
 
     def _folder(self, root: Path) -> Path:
-        folder = root / Path(self.folder).expanduser()
-        if not folder.is_dir():
+        folder = root / self.folder
+        try:
+            folder = root / Path(self.folder).expanduser()
+            found = folder.is_dir()
+        except (OSError, RuntimeError):  # a name too long for a folder, or ~ of a user there is not
+            found = False
+        if not found:
             raise DataNotFound(
                 f"data.folder: there is no folder {folder}\n"
                 f"put the images there, give their full path, or set FDFA_DATA (now {root})"
@@ -110,6 +116,8 @@ class ImageFolder(ImageData):
         """Training and test images of `listing`, from `cache` where that was made from the same files."""
         stored = _load(cache) if cache.exists() else None
         if stored is None or stored["fingerprint"] != listing.fingerprint:
+            count = len(listing.train) + len(listing.test)
+            print(f"decoding {count} images of {self.folder}, once: {cache}", file=sys.stderr)
             stored = {"fingerprint": listing.fingerprint}
             for part, entries in (("train", listing.train), ("test", listing.test)):
                 stored[part] = self._decode(entries)
