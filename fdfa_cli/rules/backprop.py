@@ -32,5 +32,5 @@ class Backprop(Rule):
         """See `Rule.step`."""
         logits, saved = network.chain.forward(params, batch.x, batch.mode)
         loss, error = batch.loss(logits)
-        grads, _ = network.chain.vjp(params, saved, error, need_dx=False)
+        grads, _ = network.chain.vjp(params, saved, error.to(logits.dtype), need_dx=False)
         return Update(grads, loss, logits)

@@ -112,11 +112,12 @@ class _Activations(ForwardGradient):
     ) -> Update:
         """See `Rule.step`."""
         net = network.at_preactivations
+        parts = (*net.blocks, net.output)
         z, saved, tangents = batch.x, [], []
-        for l, (block, after) in enumerate(zip(net.blocks, (*net.blocks[1:], net.output), strict=True)):
+        for l, block in enumerate(net.blocks):
             z, kept = block.forward(params, z, batch.mode)
             saved.append(kept)
-            tangents.append(perturbations[f"u.{l}"].to(z.dtype) * active(after.layers[0], z))
+            tangents.append(perturbations[f"u.{l}"].to(z.dtype) * active(parts[l + 1].layers[0], z))
         logits, kept = net.output.forward(params, z, batch.mode)
         loss, error = batch.loss(logits)
         grads, _ = net.output.vjp(params, kept, error.to(z.dtype), need_dx=False)

@@ -53,12 +53,13 @@ class LocalGreedy(Rule):
         self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
     ) -> Update:
         """See `Rule.step`."""
-        grads: dict[str, torch.Tensor] = {}
         every, h = {**params, **state}, batch.x
         if not network.blocks:
             logits, kept = network.output.forward(params, h, batch.mode)
             loss, error = batch.loss(logits)
-            return Update(network.output.vjp(params, kept, error, need_dx=False)[0], loss, logits)
+            grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
+            return Update(grads, loss, logits)
+        grads = {}
         for l, (block, head) in enumerate(zip(network.blocks, self.heads(network), strict=True)):
             h, logits, loss, some = self.block_gradient(l, block, head, every, h, batch, perturbations)
             grads |= some

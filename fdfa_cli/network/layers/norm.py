@@ -81,8 +81,14 @@ class BatchNorm(Layer):
         return y, _Normalised(x, mean, rstd, True)
 
     def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:
-        """The input's cotangent for dx: the Jacobian is symmetric."""
-        return self._backward(params, saved, dx, (True, False, False))[0]
+        """The input's cotangent for dx: the Jacobian is symmetric.
+
+        In the parameters' precision: stacked over tangents by `torch.func.vmap`, the kernel takes no bfloat16
+        input beside float32 statistics.
+        """
+        precision = params[self.key("weight")].dtype
+        saved = saved._replace(x=saved.x.to(precision))
+        return self._backward(params, saved, dx.to(precision), (True, False, False))[0].to(dx.dtype)
 
     def parameter_tangent(self, params: Tensors, saved: _Normalised, dparams: Tensors) -> torch.Tensor:
         """X̂ dγ + dβ."""

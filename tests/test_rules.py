@@ -1,0 +1,545 @@
+"""Learning rules: one table, a row a rule, and the properties that every row must have.
+
+The second opinion is `reference_rules`: each rule once more, naively, from its equations. A rule without
+a row here fails `test_every_rule_has_a_row`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import reference_rules as naive
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from fdfa_cli.data import data_root
+from fdfa_cli.errors import Interrupted, Unsupported
+from fdfa_cli.network.base import Network
+from fdfa_cli.network.layers import Linear, Mode, ModuleLayer
+from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.network.zoo.alexnet import AlexNet
+from fdfa_cli.network.zoo.cnn import CNN
+from fdfa_cli.network.zoo.mlp import MLP
+from fdfa_cli.network.zoo.resnet import ResNet
+from fdfa_cli.recipe.resolve import read
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.write import dump
+from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.runs import Run
+from fdfa_cli.train.launch import facts
+from fdfa_cli.train.loop import fit
+from fdfa_cli.train.progress import Quiet
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one rule.
+
+    `variants` are settings under which it must equal the reference; `floor` is a digits test accuracy
+    that the mean of three seeds must exceed after `epochs` epochs of its recipe, and `measured` what was
+    found there (2026, torch 2.15, CPU).
+    """
+
+    name: str
+    reference: Callable[[naive.Case], Update]
+    measured: float
+    floor: float
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+    epochs: int = 6
+    only_output_learns: bool = False
+    #: Settings under which true Jacobians as feedback give backprop's gradient on a linear network.
+    jacobian_is_exact: Mapping[str, Any] | None = None
+
+
+FDFA = (
+    {},
+    {"inject": "activation"},
+    {"distribution": "rademacher", "perturb": "in_turn"},
+    {"perturb": "all", "share": (2,)},
+    {"perturb": "in_turn", "share": (4, 3)},
+    {"inject": "activation", "perturb": "all", "share": (3, 2)},
+)
+TANGENTS = (
+    {},
+    {"tangents": 3, "combine": "mean"},
+    {"tangents": 3, "combine": "orthogonal"},
+    {"tangents": 1, "combine": "orthogonal"},
+)
+INITS = tuple({"feedback_init": init} for init in ("kaiming_uniform", "uniform", "zero"))
+
+RULES_TABLE = [
+    Row("bp", naive.bp, measured=0.0, floor=0.0),
+    Row("shallow", naive.shallow, measured=0.0, floor=0.0, only_output_learns=True),
+    Row("fa", naive.fa, measured=0.0, floor=0.0),
+    Row("usf", naive.usf, measured=0.0, floor=0.0),
+    Row("brsf", naive.brsf, measured=0.0, floor=0.0),
+    Row("frsf", naive.frsf, measured=0.0, floor=0.0),
+    Row("kp", naive.kp, measured=0.0, floor=0.0, variants=({}, {"decay": 0.1})),
+    Row("wm", naive.wm, measured=0.0, floor=0.0, variants=({}, {"mirror_rate": 0.7, "mirror_samples": 5})),
+    Row("dfa", naive.dfa, measured=0.0, floor=0.0, variants=INITS, jacobian_is_exact={}),
+    Row("sdfa", naive.sdfa, measured=0.0, floor=0.0, variants=INITS[:1]),
+    Row("drtp", naive.drtp, measured=0.0, floor=0.0, variants=INITS[:1]),
+    Row(
+        "dkp",
+        naive.dkp,
+        measured=0.0,
+        floor=0.0,
+        variants=({}, {"decay": 0.1}),
+        jacobian_is_exact={"decay": 0.0},
+    ),
+    Row("pepita", naive.pepita, measured=0.0, floor=0.0, variants=({}, {"feedback_scale": 0.5})),
+    Row("fg-w", naive.fg_w, measured=0.0, floor=0.0, variants=TANGENTS),
+    Row("fg-w-multi", naive.fg_w, measured=0.0, floor=0.0, variants=TANGENTS[:1]),
+    Row("fg-a", naive.fg_a, measured=0.0, floor=0.0, variants=TANGENTS),
+    Row("fg-a-multi", naive.fg_a, measured=0.0, floor=0.0, variants=TANGENTS[:1]),
+    Row("lg-bp", naive.lg_bp, measured=0.0, floor=0.0),
+    Row("lg-fg-w", naive.lg_fg_w, measured=0.0, floor=0.0),
+    Row("lg-fg-a", naive.lg_fg_a, measured=0.0, floor=0.0),
+    Row("fdfa", naive.fdfa, measured=0.0, floor=0.0, variants=FDFA, jacobian_is_exact={}),
+    Row("fdfa-adam", naive.fdfa, measured=0.0, floor=0.0, variants=FDFA[:1], jacobian_is_exact={}),
+    Row("fdfa-s", naive.fdfa, measured=0.0, floor=0.0, variants=FDFA[:1], jacobian_is_exact={}),
+    Row(
+        "grape",
+        naive.grape,
+        measured=0.0,
+        floor=0.0,
+        variants=(*FDFA[:5], {"feedback_rate": 3.0}, {"calibrate_every": 2}),
+        jacobian_is_exact={},
+    ),
+    Row("ff", naive.ff, measured=0.0, floor=0.0, variants=({}, {"threshold": 1.5})),
+]
+
+every_row = pytest.mark.parametrize("row", RULES_TABLE, ids=lambda row: row.name)
+
+
+def test_every_rule_has_a_row():
+    assert sorted(row.name for row in RULES_TABLE) == list(RULES)
+
+
+# --- one step of any rule --------------------------------------------------------------------------------
+
+CLASSES = 4
+NETWORKS = {
+    "mlp": MLP(hidden=(7, 6), dropout=0.2).build((1, 3, 3), CLASSES),
+    "cnn": CNN(channels=(3, 4), kernels=(3,), pools=(2, 1), hidden=(6,)).build((2, 12, 12), CLASSES),
+    "alexnet": AlexNet(width=0.02, dropout=0.1).build((2, 15, 15), CLASSES),
+    "resnet": ResNet(depth=8, width=2).build((1, 8, 8), CLASSES),
+}
+every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """All tensors of one step. A pytree of tensors, but for nothing: so that trials can be stacked."""
+
+    params: dict[str, Tensor]
+    state: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    noise: dict[str, Tensor]
+    x: Tensor
+    labels: Tensor
+    perturbations: dict[str, Tensor]
+
+    @property
+    def trees(self) -> tuple[Any, ...]:
+        return tuple(vars(self).values())
+
+
+def draw(
+    rule: Rule,
+    network: Network,
+    seed: int = 0,
+    batch: int = 5,
+    number: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Step:
+    """Random arguments of step `number`. Nothing is left at a special value: γ is not 1, F is not 0."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensors(draws: Mapping[str, Any], jitter: float = 0.0) -> dict[str, Tensor]:
+        return {
+            name: d.sample(generator, dtype) + jitter * torch.rand(d.shape, generator=generator, dtype=dtype)
+            for name, d in draws.items()
+        }
+
+    return Step(
+        tensors(network.parameters(), 0.2),
+        tensors(rule.state(network), 0.2),
+        tensors(network.buffers(), 0.5),
+        tensors(network.noise(batch)),
+        torch.rand(batch, *network.shape, generator=generator, dtype=dtype),
+        torch.randint(network.classes, (batch,), generator=generator),
+        tensors(rule.perturbations(network, batch, number)),
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a step gives, the new running statistics included."""
+
+    grads: dict[str, Tensor]
+    state_grads: dict[str, Tensor]
+    state: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    loss: Tensor
+    logits: Tensor
+
+    @property
+    def trees(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def take(rule: Rule, network: Network, step: Step, loss: str = "cross_entropy") -> Outcome:
+    mode = Mode(True, step.buffers, step.noise)
+    batch = Batch(step.x, step.labels, mode, LOSSES[loss])
+    with torch.no_grad():
+        u = rule.step(network, step.params, step.state, batch, step.perturbations)
+    return Outcome(
+        dict(u.grads), dict(u.state_grads), dict(u.state), step.buffers | mode.updates, u.loss, u.logits
+    )
+
+
+def take_naively(row: Row, rule: Rule, network: Network, step: Step, loss: str) -> Outcome:
+    net = naive.twin(network, step.params, step.buffers)
+    x, noise, labels = step.x, step.noise, step.labels
+    case = naive.Case(
+        rule, net, step.state, x, labels, noise, step.perturbations, loss_name=loss, classes=network.classes
+    )
+    u = row.reference(case)
+    buffers = {name: net.get_buffer(name) for name in network.buffers()}
+    return Outcome(dict(u.grads), dict(u.state_grads), dict(u.state), buffers, u.loss, u.logits)
+
+
+def assert_close(one: Outcome, other: Outcome, rtol: float = 1e-9, atol: float = 1e-11) -> None:
+    torch.testing.assert_close(
+        _plain(one), _plain(other), rtol=rtol, atol=atol, check_dtype=False, check_stride=False
+    )
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """In one order of names, without autograd's graph."""
+    return pytree.tree_map(torch.detach, outcome.trees)
+
+
+@pytest.fixture(autouse=True)
+def double_precision_references():
+    """The references write literals; they are float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+# --- equal to the naive implementation -------------------------------------------------------------------
+
+
+@every_network
+@every_row
+def test_equals_the_naive_implementation(row, network):
+    """Every gradient, feedback, running statistic, loss and logit; also on a last, partial batch."""
+    small = network in (NETWORKS["mlp"], NETWORKS["cnn"])
+    for i, options in enumerate(row.variants if small else row.variants[:1]):
+        rule = RULES.get(row.name)(**options)
+        for number, (batch, loss) in enumerate(zip((5, 3, 5) if small else (4,), LOSSES, strict=False)):
+            step = draw(rule, network, seed=7 * i + number, batch=batch, number=number)
+            assert_close(take(rule, network, step, loss), take_naively(row, rule, network, step, loss))
+
+
+def test_forward_forward_scores_every_label_by_its_goodness():
+    """Evaluation is part of this rule; the others read the logits."""
+    for network in (NETWORKS["mlp"], NETWORKS["cnn"]):
+        rule = RULES.get("ff")()
+        step = draw(rule, network)
+        net = naive.twin(network, step.params, step.buffers)
+        case = naive.Case(rule, net, {}, step.x, step.labels, step.noise, {}, "cross_entropy", CLASSES)
+        scores = rule.predict(network, step.params, step.buffers, step.x)
+        torch.testing.assert_close(scores, naive.goodness_scores(case), rtol=1e-9, atol=1e-11)
+
+
+@every_row
+def test_without_hidden_blocks_a_rule_is_backpropagation(row):
+    """The output layer's exact gradient is all that is left, for rules in which that is exact."""
+    network = MLP(hidden=()).build((3, 3), CLASSES)
+    rule = RULES.get(row.name)()
+    if row.name == "ff":
+        with pytest.raises(Unsupported, match="has none"):
+            rule.check(network, "cross_entropy")
+        return
+    step = draw(rule, network)
+    grads, true = (take(r, network, step).grads for r in (rule, RULES.get("bp")()))
+    if row.name == "dkp":  # decays
+        true = {name: grad + rule.decay * step.params[name] for name, grad in true.items()}
+    if row.reference is naive.fg_w:  # a random direction, no more
+        assert sum((grads[name] * true[name]).sum() for name in true) > 0
+    elif row.name == "pepita":  # the second pass's input
+        torch.testing.assert_close(grads["out.linear.bias"], true["out.linear.bias"])
+    else:
+        torch.testing.assert_close(grads, true, rtol=1e-12, atol=1e-14)
+
+
+# --- every architecture, every precision -----------------------------------------------------------------
+
+ARCHITECTURES = {
+    "mlp": MLP(hidden=(16, 12)).build((1, 16, 16), 10),
+    "cnn": CNN(channels=(4, 6), hidden=(12,)).build((3, 16, 16), 10),
+    "alexnet": AlexNet(width=1 / 64).build((3, 32, 32), 10),
+    # Not narrower: torch corrupts memory in strided 1×1 convolutions of few channels (oneDNN issue 6035).
+    "resnet": ResNet(depth=8, width=16).build((3, 16, 16), 10),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("network", ARCHITECTURES.values(), ids=ARCHITECTURES)
+@every_row
+def test_runs_on_every_architecture(row, network, dtype):
+    """Finite throughout; a gradient of the right shape for every parameter that is said to learn."""
+    rule = RULES.get(row.name)()
+    rule.check(network, "cross_entropy")
+    step = draw(rule, network, batch=6, dtype=torch.float32)
+    outcome = take(rule, network, replace(step, x=step.x.to(dtype)))
+    learning = (network.output if row.only_output_learns else network.chain).parameters()
+    assert {name: tuple(g.shape) for name, g in outcome.grads.items()} == {
+        name: draw.shape for name, draw in learning.items()
+    }
+    for name, value in {**outcome.state_grads, **outcome.state}.items():
+        assert value.shape == step.state[name].shape
+    for tree in (outcome.grads, outcome.state_grads, outcome.state, outcome.buffers):
+        assert all(value.isfinite().all() for value in tree.values())
+        assert all(value.dtype in (torch.float32, dtype) for value in tree.values())
+    assert outcome.loss.isfinite()
+    assert outcome.logits.shape == (6, 10)
+
+
+def test_rules_that_replace_weights_refuse_a_wrapped_module():
+    layer = ModuleLayer(nn.Sequential(nn.Linear(6, 5), nn.Tanh()))
+    network = Network.of((6,), 3, [[layer]], [Linear(5, 3)])
+    for name in ("fa", "usf", "brsf", "frsf", "kp", "wm"):
+        with pytest.raises(Unsupported, match=r"wrapped module.*dfa, fdfa and bp work"):
+            RULES.get(name)().check(network, "cross_entropy")
+
+
+def test_forward_forward_refuses_an_input_too_small_for_the_label():
+    with pytest.raises(Unsupported, match=r"first 10 entries of the input, which has only 9"):
+        RULES.get("ff")().check(MLP().build((3, 3), 10), "cross_entropy")
+
+
+# --- stacked trials --------------------------------------------------------------------------------------
+
+
+def stacked(steps: list[Step]) -> Step:
+    return Step(*pytree.tree_map(lambda *tensors: torch.stack(tensors), *(step.trees for step in steps)))
+
+
+@pytest.mark.parametrize("network", [NETWORKS["mlp"], NETWORKS["cnn"]], ids=["mlp", "cnn"])
+@every_row
+def test_stacked_over_trials_equals_alone(row, network):
+    """One `torch.func.vmap` over trials, each with its own tensors and its own values of real options."""
+    options = RULES.get(row.name)(**row.variants[-1])
+    real = {name: value for name, value in options if isinstance(value, float)}
+    rules = [options.model_copy(update={n: (1 + 0.3 * k) * v for n, v in real.items()}) for k in range(3)]
+    steps = [draw(rule, network, seed=k) for k, rule in enumerate(rules)]
+
+    def trial(real: dict[str, Tensor], *trees: Any) -> dict[str, Any]:
+        return take(options.model_copy(update=real), network, Step(*trees)).trees
+
+    values = {n: torch.tensor([getattr(rule, n) for rule in rules]) for n in real}
+    together = torch.func.vmap(trial)(values, *stacked(steps).trees)
+    for k, (rule, step) in enumerate(zip(rules, steps, strict=True)):
+        mine = Outcome(**pytree.tree_map(lambda t, k=k: t[k], together))
+        assert_close(mine, take(rule, network, step), rtol=1e-10, atol=1e-12)
+
+
+# --- identities ------------------------------------------------------------------------------------------
+
+
+def one_sample(rule: Rule, network: Network, step: Step, b: int) -> Step:
+    """Sample b alone: the axis that counts samples is the one that another batch size makes longer."""
+
+    def rows(tensors: Mapping[str, Tensor], draws: Callable[[int], Mapping[str, Any]]) -> dict[str, Tensor]:
+        of_one, of_two = draws(1), draws(2)
+        taken = {}
+        for name, value in tensors.items():
+            shapes = zip(of_one[name].shape, of_two[name].shape, strict=True)
+            axis = next((i for i, (one, two) in enumerate(shapes) if one != two), None)
+            taken[name] = value if axis is None else value.narrow(axis, b, 1)
+        return taken
+
+    perturbations = rows(step.perturbations, lambda size: rule.perturbations(network, size, 0))
+    noise = rows(step.noise, network.noise)
+    x, labels = step.x[b : b + 1], step.labels[b : b + 1]
+    return replace(step, x=x, labels=labels, noise=noise, perturbations=perturbations)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@every_row
+def test_samples_never_mix(row, norm):
+    """Without batch statistics a batch's gradients are the mean of its samples' own.
+
+    So nothing of one sample (data, label, perturbation) is in the contribution of another.
+    """
+    for network in (
+        MLP(hidden=(7, 6), norm=norm, dropout=0.2).build((1, 3, 3), CLASSES),
+        CNN(channels=(3,), kernels=(3,), hidden=(6,), norm=norm).build((2, 8, 8), CLASSES),
+    ):
+        for options in row.variants:
+            rule = RULES.get(row.name)(**options)
+            step = draw(rule, network)
+            whole = take(rule, network, step)
+            alone = [take(rule, network, one_sample(rule, network, step, b)) for b in range(len(step.x))]
+            for part in ("grads", "state_grads"):
+                got = getattr(whole, part)
+                expected = {n: torch.stack([getattr(one, part)[n] for one in alone]).mean(0) for n in got}
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in RULES_TABLE if row.jacobian_is_exact is not None], ids=lambda row: row.name
+)
+def test_true_jacobians_as_feedback_make_backprop_of_a_linear_network(row):
+    """Every J_l = W_L ⋯ W_{l+1} is one matrix for all samples, so E J_l is the true error signal."""
+    network = MLP(hidden=(7, 6, 5), norm="none", activation="identity").build((9,), CLASSES)
+    rule = RULES.get(row.name)(**row.jacobian_is_exact)
+    step = draw(rule, network)
+    jacobian, state = step.params["out.linear.weight"], {}
+    for l in reversed(range(3)):
+        state[f"feedback.{l}"] = jacobian
+        jacobian = jacobian @ step.params[f"{l + 1}.linear.weight"]
+    grads = take(rule, network, replace(step, state=state)).grads
+    torch.testing.assert_close(grads, take(RULES.get("bp")(), network, step).grads, rtol=1e-10, atol=1e-13)
+
+
+def test_kolen_pollack_weights_and_feedback_meet_at_the_rate_of_the_decay():
+    """Under SGD every entry of W − F shrinks by the factor 1 − ηλ a step; without decay not at all."""
+    network, rate = NETWORKS["cnn"], 0.3
+    for decay in (0.1, 0.0):
+        rule = RULES.get("kp")(decay=decay)
+        step = draw(rule, network)
+        pairs = [name.removeprefix("feedback.") for name in step.state]
+        apart = {n: step.params[n] - step.state[f"feedback.{n}"] for n in pairs}
+        params, state = step.params, step.state
+        for t in range(20):
+            data = draw(rule, network, seed=t)
+            u = take(rule, network, replace(data, params=params, state=state))
+            params = {n: value - rate * u.grads[n] for n, value in params.items()}
+            state = {n: value - rate * u.state_grads[n] for n, value in state.items()}
+        for n in pairs:
+            left = (1 - rate * decay) ** 20 * apart[n]
+            torch.testing.assert_close(params[n] - state[f"feedback.{n}"], left, rtol=1e-10, atol=1e-12)
+
+
+def test_direct_kolen_pollack_feedback_of_the_last_block_learns_as_the_output_weights_do():
+    for network in (NETWORKS["mlp"], NETWORKS["cnn"]):
+        u = take(rule := RULES.get("dkp")(decay=0.0), network, draw(rule, network))
+        last = f"feedback.{len(network.blocks) - 1}"
+        torch.testing.assert_close(u.state_grads[last], u.grads["out.linear.weight"], rtol=1e-12, atol=0)
+
+
+def test_weight_mirror_turns_feedback_to_the_weights():
+    """Noise alone, no training: the angle between W and F closes, and |F| stays what it was drawn with."""
+    network = NETWORKS["cnn"]
+    rule = RULES.get("wm")(mirror_samples=64)
+    step = draw(rule, network)
+    state = step.state
+    for t in range(60):
+        perturbations = draw(rule, network, seed=t).perturbations
+        state = take(rule, network, replace(step, state=state, perturbations=perturbations)).state
+    for name, f in state.items():
+        w = step.params[name.removeprefix("feedback.")]
+        assert torch.cosine_similarity(w.flatten(), f.flatten(), 0) > 0.9
+        bound = network.parameters()[name.removeprefix("feedback.")].scale
+        assert f.norm() == pytest.approx(bound * math.sqrt(f.numel() / 3))
+
+
+def test_grape_columns_have_norm_one_and_turn_towards_the_estimate():
+    network = NETWORKS["mlp"]
+    rule = RULES.get("grape")()
+    step = draw(rule, network)
+    _, jacobians = rule.forward(network, step.params, step.state, _batch(step), step.perturbations)
+    state = take(rule, network, step).state
+    for name, f in state.items():
+        torch.testing.assert_close(f.norm(dim=0), torch.ones(f.shape[1]))
+        before, after = (torch.cosine_similarity(g, jacobians[name], 0) for g in (step.state[name], f))
+        assert (after > before).all()
+
+
+def _batch(step: Step) -> Batch:
+    return Batch(step.x, step.labels, Mode(True, step.buffers, step.noise), LOSSES["cross_entropy"])
+
+
+# --- trainings -------------------------------------------------------------------------------------------
+
+
+def recipe(name: str, *overrides: str) -> Recipe:
+    return read(
+        "digits/mlp", [f"rule={name}", "training.threads=1", "training.device=cpu", *overrides]
+    ).recipe
+
+
+def new_run(folder: Path, recipe: Recipe) -> Run:
+    return Run.create(folder, dump(recipe), facts(recipe), ["fdfa"])
+
+
+def trained(folder: Path, recipe: Recipe) -> Run:
+    with new_run(folder, recipe) as run:
+        run.update("completed", **fit(recipe, run, data_root(), Quiet()))
+    return run
+
+
+def stored(run: Run) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Metrics without the clocks, and every tensor of the checkpoint."""
+    rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.metrics()]
+    content = torch.load(run.checkpoint, weights_only=True)
+    return rows, {key: content[key] for key in ("params", "buffers", "state", "optimizers")}
+
+
+@pytest.fixture
+def single_precision():
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("single_precision")
+@every_row
+def test_interrupted_and_resumed_equals_uninterrupted_digit_for_digit(tmp_path, row):
+    small = ("network.hidden=[12,10]", "training.epochs=2", "data.limit=200", "network.dropout=0.1")
+    options = recipe(row.name, *small)
+    whole = trained(tmp_path, options)
+    steps = iter(range(10))
+    with pytest.raises(Interrupted), new_run(tmp_path, options) as run:
+        fit(options, run, data_root(), Quiet(), stop=lambda: next(steps) == 9)  # in the second epoch
+    with Run.resume(run.path, ["fdfa"]) as run:
+        run.update("completed", **fit(options, run, data_root(), Quiet(), resume=True))
+    rows, tensors = stored(run)
+    expected_rows, expected = stored(whole)
+    assert rows == expected_rows
+    torch.testing.assert_close(tensors, expected, rtol=0, atol=0)
+
+
+@cache
+def accuracy(folder: Path, name: str, epochs: int) -> float:
+    """Mean digits test accuracy of seeds 0, 1 and 2 under the rule's recommended settings."""
+    runs = [
+        trained(folder, recipe(name, f"training.epochs={epochs}", f"training.seed={s}")) for s in range(3)
+    ]
+    return mean(run.record.summary["test_accuracy"] for run in runs)
+
+
+@pytest.fixture(scope="session")
+def runs_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single_precision")
+@every_row
+def test_learns(runs_folder, row):
+    reached = accuracy(runs_folder, row.name, row.epochs)
+    assert reached > row.floor
+    assert row.only_output_learns or reached > accuracy(runs_folder, "shallow", row.epochs)
