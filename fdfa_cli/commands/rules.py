@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fdfa_cli.commands.train import PluginOption
 
 
 class Format(StrEnum):
@@ -19,12 +20,12 @@ class Format(StrEnum):
 
 def rules(
     format: Annotated[Format, typer.Option(help="table or json")] = Format.table,
-    plugin: Annotated[list[Path], typer.Option(help="Python file that registers more; repeatable.")] = [],  # noqa: B006
+    plugin: PluginOption = None,
 ) -> None:
     """List the learning rules: what each does, which layers are exact, its cost and source."""
     from fdfa_cli.registry import RULES, load_plugin
 
-    for file in plugin:
+    for file in plugin or []:
         load_plugin(file)
     rows = [
         {
