@@ -16,10 +16,11 @@ class Format(StrEnum):
 
     table = "table"
     json = "json"
+    markdown = "markdown"
 
 
 def rules(
-    format: Annotated[Format, typer.Option(help="table or json")] = Format.table,
+    format: Annotated[Format, typer.Option(help="table, json, or the page docs/rules.md")] = Format.table,
     plugin: PluginOption = None,
 ) -> None:
     """List the learning rules: what each does, which layers are exact, its cost and source."""
@@ -27,6 +28,11 @@ def rules(
 
     for file in plugin or []:
         load_plugin(file)
+    if format is Format.markdown:
+        from fdfa_cli.report.rules_page import rules_page
+
+        typer.echo(rules_page(), nl=False)
+        return
     rows = [
         {
             "name": name,
