@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from fdfa_cli.commands.listing import print_listing
+
+if TYPE_CHECKING:
+    from fdfa_cli.data import Status
 
 data_app = typer.Typer(help="Data sets: what is on disk, and fetching what is not.", no_args_is_help=True)
 
@@ -12,19 +17,14 @@ data_app = typer.Typer(help="Data sets: what is on disk, and fetching what is no
 @data_app.command("list")
 def list_sets() -> None:
     """List every data set: whether it is on disk, and where."""
-    from rich.console import Console
-    from rich.table import Table
-
     from fdfa_cli.data import data_root, status
 
-    root = data_root()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("data set", "on disk", "MB", "where", "what it is"):
-        table.add_column(title, overflow="fold", justify="right" if title == "MB" else "left")
-    for row in status(root):
+    def cells(row: Status) -> list[str]:
         size = f"{row.bytes / 1e6:.0f}" if row.bytes else ""
-        table.add_row(row.name, row.state, size, str(row.location or ""), row.summary)
-    Console(markup=False, highlight=False).print(table)
+        return [row.name, row.state, size, str(row.location or ""), row.summary]
+
+    titles = ("data set", "on disk", "MB", "where", "what it is")
+    print_listing(titles, map(cells, status(data_root())), right=["MB"])
 
 
 @data_app.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fdfa_cli.commands.listing import print_listing
 from fdfa_cli.commands.train import PluginOption
 
 
@@ -46,15 +47,6 @@ def rules(
     if format is Format.json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("rule", "what it does", "exact layers", "passes", "source"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(row["name"], row["summary"], row["exact"], row["passes"], row["source"])
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:  # nothing is cut or wrapped in a pipe
-        console.width = 1000
-    console.print(table)
+    print_listing(
+        ("rule", "what it does", "exact layers", "passes", "source"), ([*row.values()] for row in rows)
+    )

@@ -37,6 +37,7 @@ from pydantic import Field
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
+from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
 from fdfa_cli.rules.base import Rule, Update, feedback_name
@@ -206,6 +207,7 @@ def _coarse(shape: Shape, side: int) -> Shape:
 
 def _spread(v: torch.Tensor, shape: Shape, side: int) -> torch.Tensor:
     """Values a patch (B, *coarse shape) copied to every position of the patch (B, *shape)."""
+    v = channels_last(v)
     if side == 1:
         return v
     return F.interpolate(v, scale_factor=side, mode="nearest")[..., : shape[1], : shape[2]]

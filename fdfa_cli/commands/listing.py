@@ -1,0 +1,24 @@
+"""Printing a list of things: columns on a terminal, and nothing wrapped or cut in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+#: Wider than any line: rich wraps at the width it is told.
+UNLIMITED = 10_000
+
+
+def print_listing(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print `rows` under `titles`, the columns named in `right` aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold", justify="right" if title in right else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = UNLIMITED
+    console.print(table)
