@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import json
 import math
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -221,6 +223,15 @@ def test_a_resumed_run_continues_from_a_line_cut_anywhere(tmp_path):
             assert file.read_bytes() == whole
 
 
+def test_a_resumed_run_appends_no_row_to_a_torn_line(tmp_path):
+    path = stored(tmp_path, "interrupted", rows=2)
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"epoch": 3, "tra')
+    with Run.resume(path, ["fdfa"]) as run:
+        run.append(ROWS[2])
+        assert run.metrics() == ROWS
+
+
 def test_a_resumed_run_refuses_to_leave_a_gap(tmp_path):
     path = stored(tmp_path, rows=2)
     with Run.resume(path, ["fdfa"]) as run, pytest.raises(RunDamaged, match=r"ends at epoch 2.* of 3"):
@@ -343,22 +354,12 @@ def test_a_run_is_running_while_its_process_lives_and_interrupted_after_a_kill(t
 
 def test_looking_at_a_run_does_not_keep_others_from_resuming_it(tmp_path):
     path = stored(tmp_path, "running")
-    code = """
-        import sys
-        from pathlib import Path
-        from fdfa_cli.runs import Run
-        print("ready", flush=True)
-        while True:
-            Run.open(Path(sys.argv[1]))
-    """
-    watcher = python(code, path)
-    try:
-        assert watcher.stdout.readline() == "ready\n"
-        for _ in range(60):
-            Run.resume(path, ["fdfa"]).close()
-    finally:
-        watcher.kill()
-        watcher.communicate()
+    with (path / "metrics.jsonl").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as a reader holds it, only longer
+        end = threading.Timer(0.1, fcntl.flock, (file, fcntl.LOCK_UN))
+        end.start()
+        Run.resume(path, ["fdfa"]).close()
+        end.join()
 
 
 def test_only_who_holds_a_run_can_write_to_it(tmp_path):
@@ -459,6 +460,12 @@ def test_an_error_with_a_file_name_that_is_not_utf8_can_be_stored_and_printed(tm
     with pytest.raises(OSError, match="missing"), create(tmp_path) as run:
         raise OSError(os.fsdecode(b"missing: \xff.png"))
     assert Run.open(run.path).record.error.encode("utf-8") == rb"missing: \udcff.png"
+
+
+def test_a_command_line_that_is_not_utf8_is_stored_as_it_was(tmp_path):
+    command = ["fdfa", "train", os.fsdecode(b"caf\xe9.yaml")]
+    with Run.create(tmp_path, RECIPE, FACTS, command) as run:
+        assert json.loads((run.path / "run.json").read_text("utf-8"))["provenance"][0]["command"] == command
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -657,7 +664,7 @@ def test_of_several_runs_of_one_identity_the_nearest_to_a_result_counts(tmp_path
     newest = stored(tmp_path, "completed", at=NOON + timedelta(days=1))
     stored(tmp_path, "failed", at=NOON + timedelta(days=2))
     other = stored(tmp_path, "interrupted", identity="f" * 64)
-    found = by_identity(scan([tmp_path]).runs)
+    found = by_identity(reversed(scan([tmp_path]).runs))
     assert {identity: run.path for identity, run in found.items()} == {
         FACTS["identity"]: newest,
         "f" * 64: other,

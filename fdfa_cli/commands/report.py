@@ -60,7 +60,7 @@ def _report(paths: list[Path], format: Format) -> None:
         typer.echo(f"no runs in {where} yet; train one: fdfa train digits/fdfa", err=True)
     if format is Format.table:
         if found.runs:
-            _show(tables.runs_table(found.runs))
+            show(tables.runs_table(found.runs))
     else:
         write, columns = {
             Format.json: (export.to_json, tables.SUMMARY + tables.DETAILS),
@@ -74,7 +74,7 @@ def _report(paths: list[Path], format: Format) -> None:
         raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in found.damaged))
 
 
-def _show(table: Table) -> None:
+def show(table: Table) -> None:
     """Print `table` on stdout: to fit a terminal, or for a pipe with a line a row."""
     from fdfa_cli.report import terminal
 
