@@ -17,6 +17,7 @@ from fdfa_cli.commands.data import data_app
 from fdfa_cli.commands.recipe import recipe_app
 from fdfa_cli.commands.report import report
 from fdfa_cli.commands.rules import rules
+from fdfa_cli.commands.sweep import sweep
 from fdfa_cli.commands.train import train
 from fdfa_cli.errors import FdfaError, Interrupted
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(sweep)
 app.command()(report)
 app.command()(rules)
 app.add_typer(recipe_app, name="recipe")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -25,19 +25,30 @@ def model_of(field: FieldInfo, value: object) -> type[Options] | None:
     if registry is not None:
         name = value.get("name") if isinstance(value, dict) else value
         return registry.models().get(name) if isinstance(name, str) else None
+    if get_origin(field.annotation) is dict:
+        return None
     types = (field.annotation, *get_args(field.annotation))
     return next((t for t in types if isinstance(t, type) and issubclass(t, Options)), None)
+
+
+def entry_of(field: FieldInfo) -> FieldInfo | None:
+    """The field that each value of a mapping with free keys is; None for any other field."""
+    if get_origin(field.annotation) is not dict:
+        return None
+    return FieldInfo.from_annotation(get_args(field.annotation)[1])
 
 
 def field_at(model: type[Options], tree: object, path: KeyPath) -> FieldInfo | None:
     """The field that `path` leads to from `model`, beside the values of `tree`; None where there is none."""
     field: FieldInfo | None = None
     at: type[Options] | None = model
+    entry: FieldInfo | None = None
     for key in path:
-        if not isinstance(key, str) or at is None or not isinstance(tree, dict):
+        if not isinstance(key, str) or not (at or entry) or not isinstance(tree, dict):
             return None
-        field, tree = at.model_fields.get(key), tree.get(key)
+        field, tree = entry or (at.model_fields.get(key) if at else None), tree.get(key)
         at = model_of(field, tree) if field else None
+        entry = entry_of(field) if field else None
     return field
 
 

@@ -10,15 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from fdfa_cli.compare.options import Compare
 from fdfa_cli.data.base import Data
 from fdfa_cli.network.base import NetworkOptions
 from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Choice, Options
 from fdfa_cli.rules.base import Rule
+from fdfa_cli.sweep.options import Sweep
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
 
 #: Fields of ``training`` that change where or how fast a run computes, not what it computes.
 EXECUTION_FIELDS = frozenset({"device", "threads", "checkpoint_every"})
+
+#: Sections that say what else to train from a recipe; no part of a single run.
+MANY = ("sweep", "compare")
 
 
 class Training(Options):
@@ -43,7 +48,10 @@ class Training(Options):
 
 
 class Recipe(Options):
-    """One training, completely described. A run's identity is the hash of this."""
+    """One training, completely described; a run's identity is the hash of that.
+
+    `sweep` and `compare` say what else to train from it, and are no part of a run.
+    """
 
     # Built at the first use, so that plugins loaded before it are known.
     model_config = ConfigDict(defer_build=True)
@@ -54,3 +62,9 @@ class Recipe(Options):
     optimizer: Annotated[Optimizer, Choice(OPTIMIZERS)]
     schedule: Annotated[Schedule, Choice(SCHEDULES)] = Constant()
     training: Training = Training()
+    sweep: Sweep | None = None
+    compare: Compare | None = None
+
+    def single(self) -> Recipe:
+        """The recipe of one run: without `sweep` and `compare`."""
+        return self.model_copy(update={"sweep": None, "compare": None})

@@ -8,23 +8,27 @@ from typing import Any
 
 import yaml
 
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, Recipe
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
 from fdfa_cli.recipe.yaml12 import CoreResolver
 
 
 def identity(recipe: Recipe) -> str:
     """Sixteen hex digits: equal for recipes that compute the same, wherever and however fast they run.
 
-    The SHA-256 of the complete recipe as canonical JSON, without the `EXECUTION_FIELDS` of ``training``.
+    The SHA-256 of the complete recipe as canonical JSON, without the `EXECUTION_FIELDS` of ``training``
+    and the sections that are no part of a run.
     """
-    content = recipe.model_dump(mode="json", exclude={"training": set(EXECUTION_FIELDS)})
+    content = recipe.model_dump(
+        mode="json", exclude={"training": set(EXECUTION_FIELDS), **dict.fromkeys(MANY, True)}
+    )
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def dump(recipe: Recipe) -> str:
     """Complete YAML: every default written out; reading it gives an equal recipe."""
-    content = recipe.model_dump(mode="json")
+    absent = {section: True for section in MANY if getattr(recipe, section) is None}
+    content = recipe.model_dump(mode="json", exclude=absent)
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -29,8 +29,8 @@ def start(name: str, overrides: Sequence[str], results: Path, quiet: bool = Fals
     """
     resolved = read(name, overrides)
     _say_recommended(resolved, quiet)
-    recipe = resolved.recipe
-    environment = _environment(recipe)
+    recipe = resolved.recipe.single()
+    environment = environment_of(recipe)
     with Run.create(results, dump(recipe), facts(recipe), sys.argv, environment) as run:
         _train(recipe, run, quiet, resuming=False)
     return run.path
@@ -45,7 +45,7 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool = False) -> Path:
     if Run.open(path).status == "completed":
         print(f"{path}: completed already, nothing to resume", file=sys.stderr)
         return path
-    with Run.resume(path, sys.argv, _environment(recipe)) as run:
+    with Run.resume(path, sys.argv, environment_of(recipe)) as run:
         run.update("running")
         _train(recipe, run, quiet, resuming=True)
     return path
@@ -63,14 +63,14 @@ def facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool) -> None:
-    with _stopping() as stop, for_terminal(quiet) as progress:
+    with stopping() as stop, for_terminal(quiet) as progress:
         summary = fit(recipe, run, data_root(), progress, stop, resuming)
     run.update("completed", **summary)
     if not quiet:
         print(f"test accuracy {summary['test_accuracy']:.2%}", file=sys.stderr)
 
 
-def _environment(recipe: Recipe) -> dict[str, Any]:
+def environment_of(recipe: Recipe) -> dict[str, Any]:
     """Where this process will compute; raises `UsageError` where the device is not there."""
     from fdfa_cli.lazy import torch
 
@@ -86,8 +86,10 @@ def _say_recommended(resolved: Resolved, quiet: bool) -> None:
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a stop after the current step; a second one is not waited on."""
+def stopping(
+    numbers: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[Callable[[], bool]]:
+    """Turns the first of the signals into a stop after the current step; a second one is not waited on."""
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
@@ -95,7 +97,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
             raise Interrupted("interrupted twice: stopped without a checkpoint of this moment")
         received.append(number)
 
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield lambda: bool(received)
     finally:

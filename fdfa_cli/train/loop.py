@@ -31,10 +31,12 @@ def fit(
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
     resume: bool = False,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train `recipe` into `run` on the data under `root`; returns what run.json keeps beside the last epoch.
 
-    `stop` is asked after every step; once true, the training is checkpointed where it is.
+    `stop` is asked after every step; once true, the training is checkpointed where it is. With `until`, it
+    pauses after that many epochs if there are more, checkpointed, and returns nothing: resuming goes on.
     Raises `Diverged` or `Interrupted` with everything up to then stored.
     """
     device = prepare(recipe.training)
@@ -47,9 +49,10 @@ def fit(
                 checkpoint.load(run.checkpoint, session)
             run.cut(session.epoch)
         clock, every = Clock(device), recipe.training.checkpoint_every
+        last = min(until or recipe.training.epochs, recipe.training.epochs)
         progress.start(recipe, session)
 
-        while session.epoch < recipe.training.epochs:
+        while session.epoch < last:
             clock.start()
             while session.position < session.steps:
                 rows = session.rows()
@@ -80,10 +83,12 @@ def fit(
             session.begin_epoch()
             # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
             run.append(row)
-            if session.epoch % every == 0 or session.epoch == recipe.training.epochs:
+            if session.epoch % every == 0 or session.epoch == last:
                 checkpoint.save(run.checkpoint, session)
             progress.epoch(row)
 
+        if session.epoch < recipe.training.epochs:
+            return {}
         best = max(run.metrics(), key=lambda row: row.get("val_accuracy") or 0.0)
         return {
             "best_val_accuracy": best.get("val_accuracy"),

@@ -1,0 +1,128 @@
+"""`fdfa sweep`: many trainings over a space of configurations and seeds."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fdfa_cli.commands.train import OverridesArgument, PluginOption
+from fdfa_cli.sweep.names import EngineName
+
+if TYPE_CHECKING:
+    from fdfa_cli.sweep.plan import Plan
+    from fdfa_cli.sweep.store import Store
+
+
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(help="serial: one after the other in this process; processes: several at a time."),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Trials that train at a time.", show_default="one a GPU, or cores / training.threads"
+    ),
+]
+FailFastOption = Annotated[
+    bool, typer.Option("--fail-fast", help="Stop at the first trial that fails or diverges.")
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Go on with trials that failed.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the trials, train nothing.")]
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe with a section sweep.")],
+    overrides: OverridesArgument = None,
+    engine: EngineOption = EngineName.auto,
+    jobs: JobsOption = None,
+    fail_fast: FailFastOption = False,
+    retry_failed: RetryOption = False,
+    dry_run: DryRunOption = False,
+    results: Annotated[Path, typer.Option(help="Where the sweep's folder goes.")] = Path("results"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Train every trial of RECIPE's section sweep, then show its configurations, best first.
+
+    What is stored already is not trained again: after an interruption, start the same command again. The
+    last line on stdout is the sweep's folder. Exit code 1 when any trial failed or diverged.
+    """
+    from fdfa_cli.recipe.library import find
+    from fdfa_cli.recipe.load import load
+    from fdfa_cli.recipe.overrides import apply
+    from fdfa_cli.registry import load_plugin
+    from fdfa_cli.sweep import engines
+    from fdfa_cli.sweep.plan import plan as make_plan
+    from fdfa_cli.sweep.run import Runner, check_environment, folder_of, run
+    from fdfa_cli.sweep.store import Store, open_store
+
+    for file in plugin or []:
+        load_plugin(file)
+    given = list(overrides or [])
+    file = find(recipe)
+    plan = make_plan(apply(load(file), given))
+    folder = folder_of(plan.base, file.stem, "sweep", results)
+    if dry_run:
+        _print_trials(plan, Store(folder))
+        typer.echo(folder)
+        return
+    check_environment(trial.recipe for trial in plan.trials)
+    with open_store(folder, retry_failed) as store:
+        for error in store.damaged:
+            typer.echo(f"cannot be read, so trained again: {error}", err=True)
+        _write_recipe(plan, folder)
+        chooser = partial(engines.choose, engine, workers=jobs, plugins=plugin or [])
+        run(plan, Runner(store, chooser, fail_fast, quiet))
+        bad = _finish(plan, store, recipe, given)
+    typer.echo(folder)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _print_trials(plan: Plan, store: Store) -> None:
+    from fdfa_cli.commands.report import show
+    from fdfa_cli.report.tables import Column, Table
+    from fdfa_cli.sweep.table import plain
+
+    keys = list(plan.sweep.parameters)
+    titles = ["trial", *keys, "seed", "identity", "status"]
+    pairs = [(c, trial) for c in plan.configurations for trial in c.trials]
+    rows = []
+    for number, (configuration, trial) in enumerate(pairs, start=1):
+        result = store.get(trial)
+        values = (plain(configuration.overrides[key]) for key in keys)
+        status = result.status if result else "new"
+        rows.append((str(number), *values, str(trial.seed), trial.identity, status))
+    show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
+
+
+def _write_recipe(plan: Plan, folder: Path) -> None:
+    from fdfa_cli.recipe.write import dump
+    from fdfa_cli.runs import atomic_write
+
+    recipe = plan.base.model_copy(update={"sweep": plan.sweep})
+    atomic_write(folder / "sweep.yaml", dump(recipe).encode())
+
+
+def _finish(plan: Plan, store: Store, recipe: str, given: list[str]) -> int:
+    """Print and store what was found; returns how many trials failed or diverged."""
+    from fdfa_cli.commands.report import show
+    from fdfa_cli.runs import atomic_write
+    from fdfa_cli.runs.files import dump_json
+    from fdfa_cli.sweep import table
+
+    standings = table.standings(plan, store)
+    atomic_write(store.folder / "sweep.json", dump_json(table.stored(plan, store, standings), 2) + b"\n")
+    show(table.table(plan, standings))
+    best = table.winner(standings)
+    if best is None:
+        typer.echo("\nno winner: no configuration was completed for all of its seeds")
+    else:
+        score = table.test_accuracy(best, store)
+        assert score is not None, "all its runs were completed"
+        typer.echo(f"\nwinner: #{best.configuration.number}, test accuracy {score} (n={score.n})")
+        typer.echo(table.command(recipe, best.configuration.overrides, given))
+    return sum(s.statuses["failed"] + s.statuses["diverged"] for s in standings)

@@ -1,0 +1,94 @@
+"""Engines: who trains the jobs. What is trained, and what comes out, depends on none of them.
+
+An engine is given jobs and yields what became of each, in any order. It leaves a run folder for every
+job it has begun: whoever yields an outcome has closed the run. One run has one writer; which process that
+is, is the engine's business. To add an engine: a module here with a class that has `run`, and a line in
+`choose`, whose name stands in `names`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.runs import Status
+from fdfa_cli.sweep.names import EngineName
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train `recipe` to the end, or, with `until`, pause after that many epochs.
+
+    `folder` is where a new run goes; `run` the one to go on with, where there is one already.
+    """
+
+    recipe: Recipe
+    identity: str
+    folder: Path
+    run: Path | None = None
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: its run (None where not even a folder could be made) and its status.
+
+    A run that reached `until` and has more epochs to go is interrupted; `error` says why one failed.
+    """
+
+    job: Job
+    run: Path | None
+    status: Status
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Trains jobs."""
+
+    #: How many jobs train at the same time.
+    workers: int
+
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
+        """Train every job; yields an outcome for each as soon as it is known.
+
+        A job that fails or diverges, or whose worker is lost, is an outcome like any other. Raises
+        `Interrupted` on Ctrl-C or SIGTERM. However the generator is left (closed early included), what
+        was training is stopped first, checkpointed where it is.
+        """
+
+
+def choose(name: EngineName, jobs: Sequence[Job], workers: int | None, plugins: Sequence[Path]) -> Engine:
+    """The engine called `name` for `jobs`, training `workers` at a time (by default as fit the machine).
+
+    `auto` is processes where more than one job can train at a time, else serial.
+    """
+    from fdfa_cli.sweep.engines.processes import Processes
+    from fdfa_cli.sweep.engines.serial import Serial
+
+    if name is EngineName.serial:
+        return Serial()
+    gpus = _gpus(jobs)
+    workers = workers or min(len(jobs), gpus or _cores(jobs)) or 1
+    if name is EngineName.auto and workers == 1:
+        return Serial()
+    return Processes(workers, gpus, plugins)
+
+
+def _gpus(jobs: Sequence[Job]) -> int:
+    """How many GPUs the jobs can be spread over: those of the machine, where all leave the choice open."""
+    devices = {job.recipe.training.device for job in jobs}
+    if not devices <= {"auto", "cuda"}:
+        return 0
+    from fdfa_cli.lazy import torch
+
+    return torch.cuda.device_count()
+
+
+def _cores(jobs: Sequence[Job]) -> int:
+    """How many jobs the cores of this process can train at a time."""
+    threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
+    return max(1, len(os.sched_getaffinity(0)) // threads)

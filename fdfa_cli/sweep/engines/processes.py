@@ -1,0 +1,149 @@
+"""Several jobs at a time, each in a process of its own kind.
+
+Workers are spawned, never forked: a fork copies locks that other threads hold, and CUDA does not survive
+it. Each worker gets one job at a time through a pipe, so when a worker dies it is known which job died
+with it. Workers do not get Ctrl-C, which a terminal sends to everyone; the driver sends them SIGTERM, and
+they checkpoint. They do the same when the driver is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from multiprocessing import connection
+from pathlib import Path
+
+from fdfa_cli.errors import Interrupted
+from fdfa_cli.registry import load_plugin
+from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.train.launch import stopping
+
+#: Seconds that workers get to write a checkpoint before they are killed.
+GRACE = 60.0
+#: Seconds between two looks for Ctrl-C while nothing else happens.
+PATIENCE = 0.2
+
+
+class Processes:
+    """See `Engine`. With `gpus`, worker i sees GPU i modulo their number, and no other."""
+
+    def __init__(self, workers: int, gpus: int = 0, plugins: Sequence[Path] = ()) -> None:
+        self.workers, self._gpus, self._plugins = workers, gpus, tuple(plugins)
+
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
+        """See `Engine.run`."""
+        from fdfa_cli.sweep.engines.work import lost
+
+        waiting = deque(jobs)
+        count = min(self.workers, len(jobs))
+        threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
+        crew: dict[int, _Worker] = {}
+        try:
+            with stopping() as stop:
+                while waiting or crew:
+                    while waiting and len(crew) < count:
+                        slot = next(i for i in range(count) if i not in crew)
+                        crew[slot] = _Worker(self._environment(slot, threads), self._plugins, self.workers)
+                        crew[slot].give(waiting.popleft())
+                    connection.wait([w.pipe for w in crew.values()], PATIENCE)
+                    if stop():
+                        raise Interrupted("interrupted")
+                    for slot, worker in list(crew.items()):
+                        if not worker.pipe.poll():
+                            continue
+                        outcome = worker.take()
+                        if outcome is None:  # it died
+                            yield lost(worker.job, worker.epitaph())
+                            del crew[slot]
+                            continue
+                        if waiting:
+                            worker.give(waiting.popleft())
+                        else:
+                            worker.dismiss()
+                            del crew[slot]
+                        yield outcome
+        finally:
+            for worker in crew.values():
+                worker.process.terminate()
+            for worker in crew.values():
+                worker.dismiss()
+
+    def _environment(self, slot: int, threads: int) -> dict[str, str]:
+        """Variables that must be set before torch is imported."""
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if self._gpus:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(self._gpus)))
+            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % self._gpus]
+        return environment
+
+
+class _Worker:
+    """The driver's end of a worker; `job` is what it has in hand."""
+
+    job: Job
+
+    def __init__(self, environment: dict[str, str], plugins: Sequence[Path], workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, environment, plugins, workers, os.getpid()), name="fdfa-worker"
+        )
+        # Inherited: Ctrl-C never reaches a worker, not even while it starts. Here it is only held back.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        theirs.close()  # so that the pipe ends when the worker does
+
+    def give(self, job: Job) -> None:
+        """Hand it a job; that it has died is noticed by `take`."""
+        self.job = job
+        with suppress(BrokenPipeError):
+            self.pipe.send(job)
+
+    def take(self) -> Outcome | None:
+        """What became of its job; None where the worker itself is gone."""
+        try:
+            outcome: Outcome | None = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return None
+        return outcome
+
+    def dismiss(self) -> None:
+        """Let it go, and wait until it has."""
+        self.pipe.close()
+        self.process.join(GRACE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def epitaph(self) -> str:
+        """How it died."""
+        self.dismiss()
+        code = self.process.exitcode or 0
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"the worker process died ({how}); out of memory?"
+
+
+def _serve(
+    pipe: connection.Connection,
+    environment: dict[str, str],
+    plugins: Sequence[Path],
+    workers: int,
+    driver: int,
+) -> None:
+    """A worker's life: jobs in, outcomes out, until the pipe ends."""
+    os.environ.update(environment)
+    for file in plugins:
+        load_plugin(file)
+    from fdfa_cli.sweep.engines.work import work
+
+    with suppress(EOFError, BrokenPipeError, Interrupted), stopping([signal.SIGTERM]) as stop:
+        while True:
+            job = pipe.recv()
+            pipe.send(work(job, lambda: stop() or os.getppid() != driver, workers))

@@ -1,0 +1,63 @@
+"""Training one job in this process: what every engine does at its innermost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from fdfa_cli.data import data_root
+from fdfa_cli.errors import Diverged, Interrupted
+from fdfa_cli.recipe.write import dump
+from fdfa_cli.runs import Run, Status, by_identity, scan
+from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.train.launch import environment_of, facts
+from fdfa_cli.train.loop import fit
+from fdfa_cli.train.progress import Quiet
+
+#: Why a run that has reached the end of its rung is interrupted.
+WAITING = "waits for the other trials of its sweep"
+
+
+def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
+    """Train `job` into its run folder, one of `workers` at a time.
+
+    Whatever goes wrong in it is its outcome; raises `Interrupted` once `stop` is true.
+    """
+    run = None
+    try:
+        run = _open(job, {"workers": workers})
+        with run:
+            summary = fit(job.recipe, run, data_root(), Quiet(), stop, job.run is not None, job.until)
+            if summary:
+                run.update("completed", **summary)
+            else:
+                run.update("interrupted", WAITING)
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001 - a trial's failure must not end the others
+        status: Status = "diverged" if isinstance(error, Diverged) else "failed"
+        return Outcome(job, run.path if run else None, status, str(error) or type(error).__name__)
+    return Outcome(job, run.path, run.status)
+
+
+def lost(job: Job, message: str) -> Outcome:
+    """The outcome of a job whose worker is gone: its run, or a new one, is marked failed with `message`."""
+    path = job.run
+    if path is None:
+        begun = by_identity(scan([job.folder]).runs).get(job.identity)
+        path = begun.path if begun else None
+    run = _open(job, {}) if path is None else Run.resume(path, sys.argv)
+    with run:
+        run.update("failed", message)
+    return Outcome(job, run.path, "failed", message)
+
+
+def _open(job: Job, environment: dict[str, Any]) -> Run:
+    """The job's run to write to, new or resumed, with status running."""
+    environment = environment_of(job.recipe) | environment
+    if job.run is None:
+        return Run.create(job.folder, dump(job.recipe), facts(job.recipe), sys.argv, environment)
+    run = Run.resume(job.run, sys.argv, environment)
+    run.update("running")
+    return run

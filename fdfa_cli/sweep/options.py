@@ -1,0 +1,160 @@
+"""The recipe's ``sweep`` section."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fdfa_cli.registry import Options
+
+#: What a sweep may select by, and whether more is better. Nothing measured on test data is here.
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "val_accuracy": "maximize",
+    "val_loss": "minimize",
+    "train_accuracy": "maximize",
+    "train_loss": "minimize",
+}
+
+#: More than anyone trains; far less than a mistyped step could ask for.
+MAX_TRIALS = 100_000
+
+#: A list of seeds, or how many to count up from ``training.seed``.
+Seeds = (
+    Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    | Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+)
+
+
+class Space(Options):
+    """The values that one key of the recipe may take: a list, or a range from `low` to `high`.
+
+    A range is of whole numbers when its ends (and its step) are; both ends belong to it.
+    """
+
+    values: Annotated[tuple[Any, ...] | None, Field(min_length=1, description="the values to try")] = None
+    low: Annotated[int | float | None, Field(description="the smallest value")] = None
+    high: Annotated[int | float | None, Field(description="the largest value")] = None
+    log: Annotated[bool, Field(description="as many values between 1 and 10 as between 10 and 100")] = False
+    step: Annotated[int | float | None, Field(gt=0, description="distance of the values from low on")] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.values is not None:
+            if self.log or (self.low, self.high, self.step) != (None, None, None):
+                raise ValueError("give either values, or a range with low and high")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give values: […], or a range with low and high")
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low above 0, not {self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other")
+        if self.step is not None and (self.high - self.low) / self.step >= MAX_TRIALS:
+            raise ValueError(f"step {self.step:g} makes more than {MAX_TRIALS} values")
+        return self
+
+    @property
+    def listed(self) -> tuple[Any, ...] | None:
+        """All values where they are finitely many: the list, or the steps of the range; else None."""
+        if self.values is not None:
+            return self.values
+        if self.step is None:
+            return None
+        assert self.low is not None
+        assert self.high is not None
+        # The last step may miss `high` by the rounding of a decimal fraction only.
+        count = int((self.high - self.low) / self.step * (1 + 1e-12)) + 1
+        return tuple(_rounded(self.low + i * self.step) for i in range(count))
+
+    def at(self, u: float) -> Any:
+        """The value at `u` in [0, 1): uniform `u` gives values that are uniform, or log-uniform."""
+        if (listed := self.listed) is not None:
+            return listed[min(int(u * len(listed)), len(listed) - 1)]
+        assert self.low is not None
+        assert self.high is not None
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        # Whole numbers share the range in equal parts, the ends included.
+        low, high = (self.low - 0.5, self.high + 0.5) if whole else (self.low, self.high)
+        x = low * (high / low) ** u if self.log else low + (high - low) * u
+        if whole:
+            return min(max(round(x), int(self.low)), int(self.high))
+        return min(max(float(f"{x:.6g}"), self.low), self.high)  # digits that a person can retype
+
+
+class Prune(Options):
+    """Give up configurations that are behind, by their mean over all seeds.
+
+    All configurations train to the same epoch, a rung, before any is judged: who goes on depends neither
+    on the engine nor on who was faster.
+    """
+
+    rule: Annotated[
+        Literal["median", "halving"],
+        Field(description="keep those no worse than the median, or one in `factor` (successive halving)"),
+    ]
+    first: Annotated[int, Field(ge=1, description="epochs before the first decision")] = 1
+    factor: Annotated[int, Field(ge=2, description="each rung is at this many times the epoch before")] = 3
+
+    def rungs(self, epochs: int) -> Iterator[int]:
+        """The epochs after which is decided, all below `epochs`."""
+        powers = (self.first * self.factor**i for i in itertools.count())
+        return itertools.takewhile(lambda epoch: epoch < epochs, powers)
+
+
+class Sweep(Options):
+    """Many trainings: which configurations, under which seeds, and by which metric the best is chosen."""
+
+    parameters: Annotated[
+        dict[str, Space], Field(description="dotted keys of the recipe, and the values each may take")
+    ]
+    search: Annotated[
+        Literal["grid", "random", "sobol"],
+        Field(description="every combination, independent draws, or an even spread (Sobol's sequence)"),
+    ] = "grid"
+    trials: Annotated[
+        int | None, Field(ge=1, le=MAX_TRIALS, description="configurations to draw; not for a grid")
+    ] = None
+    seeds: Annotated[
+        Seeds, Field(description="a list, or how many from training.seed on; each configuration takes all")
+    ] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="of the search, not of a run")] = 0
+    metric: Annotated[
+        Literal["val_accuracy", "val_loss", "train_accuracy", "train_loss"],
+        Field(description="of the last epoch, by which configurations are compared; never of test data"),
+    ] = "val_accuracy"
+    prune: Annotated[Prune | None, Field(description="give up early what is behind")] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.parameters:
+            raise ValueError("parameters is empty: give at least one key with its values")
+        if self.search == "grid" and self.trials is not None:
+            raise ValueError("trials: a grid trains every combination; trials are for random and sobol")
+        if self.search != "grid" and self.trials is None:
+            raise ValueError(f"search: {self.search} needs trials, the number of configurations to draw")
+        if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is given twice")
+        return self
+
+    def seed_list(self, first: int) -> tuple[int, ...]:
+        """The seeds of every configuration, where a number counts up from `first`."""
+        return seed_list(self.seeds, first)
+
+    def better(self, value: float) -> float:
+        """`value` of the metric, turned so that more is better."""
+        return value if METRICS[self.metric] == "maximize" else -value
+
+
+def seed_list(seeds: int | tuple[int, ...], first: int) -> tuple[int, ...]:
+    """`seeds` as a list, where a number counts up from `first`."""
+    return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
+
+
+def _rounded(value: int | float) -> int | float:
+    """`value` without the noise of adding decimal fractions (0.1 + 2·0.1)."""
+    return value if isinstance(value, int) else float(f"{value:.12g}")

@@ -1,0 +1,185 @@
+"""From a recipe to its trials. Pure: nothing is trained, read or written here.
+
+Every trial is the recipe under other values, resolved and checked as `fdfa train` would, before any of
+them starts; whatever is wrong with any of them is reported at its place in the recipe, once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fdfa_cli.errors import Problem, RecipeError
+from fdfa_cli.recipe.load import Document, Finding, Place, fail
+from fdfa_cli.recipe.overrides import assign
+from fdfa_cli.recipe.resolve import resolve
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
+from fdfa_cli.recipe.write import identity
+from fdfa_cli.sweep import search
+from fdfa_cli.sweep.options import MAX_TRIALS, Sweep
+
+SEED = "training.seed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: its complete recipe, and the identity by which a store knows it."""
+
+    recipe: Recipe
+    identity: str
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Trial:
+        """The trial that trains `recipe`.
+
+        On one CPU thread unless the recipe says otherwise: sums then round the same whichever engine
+        trains it, beside however many others.
+        """
+        training = recipe.training
+        training = training.model_copy(update={"threads": training.threads or 1})
+        recipe = recipe.single().model_copy(update={"training": training})
+        return cls(recipe, identity(recipe))
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.recipe.training.seed
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Values for some keys of the recipe, and a trial for each seed. `number` counts from 1."""
+
+    number: int
+    overrides: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole sweep: the base recipe, the section, and what to train."""
+
+    base: Recipe
+    sweep: Sweep
+    configurations: tuple[Configuration, ...]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, seed by seed within each configuration."""
+        return [trial for configuration in self.configurations for trial in configuration.trials]
+
+
+def plan(document: Document) -> Plan:
+    """The sweep that a recipe file asks for.
+
+    Raises `RecipeError` with everything that is wrong with the recipe, its section, or any trial.
+    """
+    recipe = resolve(document).recipe
+    sweep = recipe.sweep
+    if sweep is None:
+        raise fail([Finding(document.place(()), "no section sweep: it says what to try (see the README)")])
+    _check(recipe, sweep, document)
+    base = without_sections(document)
+    seeds = sweep.seed_list(recipe.training.seed)
+    distinct: dict[str, Configuration] = {}
+
+    def place_of(key: str, value: Any) -> Place:
+        return _place(document, sweep, key, value)
+
+    def build(overrides: Mapping[str, Any]) -> None:
+        configuration = configure(base, overrides, seeds, len(distinct) + 1, place_of)
+        distinct.setdefault(configuration.trials[0].identity, configuration)
+
+    collect(build, search.configurations(sweep))
+    return Plan(recipe.single(), sweep, tuple(distinct.values()))
+
+
+def configure(
+    base: Document,
+    overrides: Mapping[str, Any],
+    seeds: Sequence[int],
+    number: int,
+    place_of: Callable[[str, Any], Place],
+) -> Configuration:
+    """The trials of `base` under `overrides`, one a seed.
+
+    `place_of` says where a key's value was written. Raises `RecipeError` at these places.
+    """
+    document = base
+    for key, value in overrides.items():
+        place = place_of(key, value)
+        try:
+            document = assign(document, tuple(key.split(".")), value, place)
+        except ValueError as error:
+            raise fail([Finding(place, str(error))]) from error
+    recipe = resolve(document).recipe
+    # A seed is checked by the section's own schema: each is only put in.
+    trials = tuple(
+        Trial.of(recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})}))
+        for seed in seeds
+    )
+    return Configuration(number, dict(overrides), trials)
+
+
+def collect(build: Callable[[Mapping[str, Any]], None], overrides: Iterable[Mapping[str, Any]]) -> None:
+    """Call `build` on all `overrides`; raises `RecipeError` with the problems of all of them, each once."""
+    problems: dict[Problem, None] = {}
+    for chosen in overrides:
+        try:
+            build(chosen)
+        except RecipeError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise RecipeError(list(problems))
+
+
+def without_sections(document: Document) -> Document:
+    """`document` as a single run's: without the sections that say what else to train."""
+    return replace(document, tree={key: value for key, value in document.tree.items() if key not in MANY})
+
+
+def check_searchable(key: str, place: Place) -> list[Finding]:
+    """What is wrong with changing `key` from trial to trial, in one comparison of trials."""
+    section, _, option = key.partition(".")
+    if section in MANY:
+        return [Finding(place, f"{key} is no part of a single run, so it cannot change between runs")]
+    if key == SEED:
+        return [Finding(place, f"{SEED} is not a parameter: list the seeds under `seeds`")]
+    if section == "training" and option in EXECUTION_FIELDS:
+        return [Finding(place, f"{key} changes where a run computes, not what: set it in its section")]
+    return []
+
+
+def _check(recipe: Recipe, sweep: Sweep, document: Document) -> None:
+    """What the schema of the section cannot see; raises `RecipeError`."""
+    findings = []
+    for key, space in sweep.parameters.items():
+        place = document.key_place(("sweep", "parameters", key))
+        findings += check_searchable(key, place)
+        if sweep.search == "grid" and space.listed is None:
+            message = f"{key}: a grid needs values: […], or a step for its range"
+            findings.append(Finding(place, message))
+    count = sweep.trials or math.prod(len(space.listed or ()) for space in sweep.parameters.values())
+    count *= len(sweep.seed_list(0))
+    if count > MAX_TRIALS:
+        place = document.place(("sweep",))
+        findings.append(
+            Finding(place, f"{count} trials are more than the {MAX_TRIALS} that a sweep may have")
+        )
+    if sweep.metric.startswith("val_") and not recipe.data.validation:
+        place = document.place(("sweep", "metric"))
+        findings.append(Finding(place, f"{sweep.metric} needs a validation set, but data.validation is 0"))
+    if findings:
+        raise fail(findings)
+
+
+def _place(document: Document, sweep: Sweep, key: str, value: Any) -> Place:
+    """Where the recipe says that `key` may be `value`: at the listed value, else at the parameter."""
+    path = ("sweep", "parameters", key)
+    values = sweep.parameters[key].values
+    if values is not None:
+        index = next(i for i, listed in enumerate(values) if listed is value or listed == value)
+        return document.place((*path, "values", index))
+    return document.place(path)

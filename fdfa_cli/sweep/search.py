@@ -1,0 +1,59 @@
+"""Which configurations a search looks at.
+
+All but the grid place points u in [0, 1)ᴰ, one coordinate for each of the D parameters, which `Space.at`
+turns into values. Point i depends on nothing but the seed of the search and i, so asking for more points
+keeps the first ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fdfa_cli.sweep.options import Space, Sweep
+
+#: Values by dotted key.
+Overrides = dict[str, Any]
+
+
+def configurations(sweep: Sweep) -> list[Overrides]:
+    """The configurations of a grid, random or Sobol search, in the order they are numbered."""
+    if sweep.search == "grid":
+        return list(grid(sweep.parameters))
+    assert sweep.trials is not None, "the schema asks for it"
+    if sweep.search == "random":
+        return [random(sweep.parameters, sweep.seed, i) for i in range(sweep.trials)]
+    return sobol(sweep.parameters, sweep.seed, sweep.trials)
+
+
+def grid(parameters: Mapping[str, Space]) -> Iterator[Overrides]:
+    """Every combination, the last parameter changing fastest. Every space must be listed."""
+    listed = [space.listed or () for space in parameters.values()]
+    for values in itertools.product(*listed):
+        yield dict(zip(parameters, values, strict=True))
+
+
+def random(parameters: Mapping[str, Space], seed: int, number: int) -> Overrides:
+    """Draw `number`: independent values; a parameter's do not depend on which others there are."""
+    return {key: space.at(_uniform(f"{seed}/{number}/{key}")) for key, space in parameters.items()}
+
+
+def sobol(parameters: Mapping[str, Space], seed: int, count: int) -> list[Overrides]:
+    """The first `count` points of Sobol's sequence, scrambled by `seed` (Owen 1998, through scipy)."""
+    from scipy.stats import qmc
+
+    sequence = qmc.Sobol(len(parameters), scramble=True, rng=seed)
+    # Asked for a power of two, as the sequence likes it: the points before it are the same.
+    points = sequence.random_base2((count - 1).bit_length())[:count]
+    return [
+        {key: space.at(float(u)) for (key, space), u in zip(parameters.items(), point, strict=True)}
+        for point in points
+    ]
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that looks random and is a function of `text` alone, on every machine."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
