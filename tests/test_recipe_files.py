@@ -21,8 +21,7 @@ from fdfa_cli.recipe import library
 from fdfa_cli.recipe.editor import json_schema
 from fdfa_cli.recipe.load import Document, parse
 from fdfa_cli.recipe.resolve import read, resolve
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, Training
-from fdfa_cli.recipe.schema import MANY
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Training
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.registry import RULES
 
