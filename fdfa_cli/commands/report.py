@@ -31,7 +31,7 @@ def report(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...", help="Run folders, or folders that hold some.", show_default="results"
+            metavar="PATH", help="Run folders, or folders that hold some.", show_default="results"
         ),
     ] = None,
     format: Annotated[

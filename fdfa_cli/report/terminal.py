@@ -22,8 +22,9 @@ _STATUS_STYLES = {"completed": "green", "running": "cyan", "interrupted": "yello
 
 def for_pipe(table: Table) -> str:
     """Every column, a heading and a line for each row, whatever their length; no style."""
-    lines = [*_Grid(table).lines(), *_notes(table)]
-    return "".join("".join(text for text, _ in line).rstrip() + "\n" for line in lines)
+    lines = ["".join(text for text, _ in line).rstrip() for line in _Grid(table).lines()]
+    lines += ["", *map(printable, table.notes)] if table.notes else []
+    return "".join(f"{line}\n" for line in lines)
 
 
 def for_terminal(table: Table, width: int) -> list[Line]:
@@ -35,11 +36,9 @@ def for_terminal(table: Table, width: int) -> list[Line]:
     table = table.keep([i for i in range(len(table.columns)) if i not in shared])
     grids = (_Grid(table, short, below) for short, below in ((False, False), (True, False), (True, True)))
     body = next((grid.lines() for grid in grids if grid.width() <= width), None) or _lists(table)
-    above: list[Line] = [
-        [(line, "")]
-        for line in textwrap.wrap(constants, width, break_long_words=False, break_on_hyphens=False)
-    ]
-    return [*above, *([[]] if above else []), *body, *_notes(table)]
+    above = _wrapped([constants], width) if constants else []
+    below = _wrapped([printable(note) for note in table.notes], width)
+    return [*above, *([[]] if above else []), *body, *([[]] if below else []), *below]
 
 
 class _Grid:
@@ -104,8 +103,12 @@ def _lists(table: Table) -> list[Line]:
     return lines
 
 
-def _notes(table: Table) -> list[Line]:
-    return [[], *([(printable(note), "")] for note in table.notes)] if table.notes else []
+def _wrapped(texts: Sequence[str], width: int) -> list[Line]:
+    """`texts` broken between words, never inside the name of a run."""
+    wrapper = textwrap.TextWrapper(
+        width, subsequent_indent=GAP, break_long_words=False, break_on_hyphens=False
+    )
+    return [[(line, "")] for text in texts for line in wrapper.wrap(text)]
 
 
 def _halves(heading: str) -> tuple[str, str]:
