@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PYTEST_FLAGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup demo test lint format docs bench bench-quick clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ format: $(STAMP) ## rewrite the sources as ruff wants them
 
 docs: $(STAMP)  ## docs/rules.md, from the registry
 	$(BIN)/fdfa rules --format markdown > docs/rules.md
+
+bench: $(STAMP) ## time and memory of a step, every network and rule, against plain PyTorch
+	$(BIN)/python benchmarks/steps.py
+
+bench-quick: $(STAMP) ## the same for mlp and cnn; fails where a target is missed
+	$(BIN)/python benchmarks/steps.py --quick
 
 clean:          ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

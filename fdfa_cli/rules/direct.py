@@ -138,7 +138,8 @@ class DirectKolenPollack(DirectFeedback):
             grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
             activity = outputs[l].flatten(1).to(feedback.dtype)
             state_grads[feedback_name(l)] = error.mT @ activity + self.decay * feedback
-        grads = {name: grad + self.decay * params[name] for name, grad in grads.items()}
+        for name, grad in grads.items():  # made above, so in place
+            grad.add_(params[name] * self.decay)
         return Update(grads, loss, logits, state_grads)
 
 

@@ -1,0 +1,246 @@
+"""Time and memory of one training step: every rule against plain PyTorch backprop, in one process.
+
+    python benchmarks/steps.py            every network
+    python benchmarks/steps.py --quick    mlp and cnn; exits 1 where a target is missed
+
+The yardstick is what a user would write: `nn.Module`, autograd, the fused optimizer of the recipe. All
+contenders of a network take turns step by step, so that the machine's drift falls on all of them alike;
+the first steps are not counted. A ratio is the median step time over the yardstick's median.
+
+Peak memory is that of a fresh process which takes a few steps, above what it held before the first one
+(parameters, optimizer and activations included).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import plain
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from fdfa_cli.data.base import Subset
+from fdfa_cli.recipe.resolve import read
+from fdfa_cli.registry import RULES
+from fdfa_cli.train.session import Session
+
+WARM_UP = 5
+#: Steps between two orders of the batches: enough data that no step meets the caches of the last one.
+BATCHES = 8
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network on data of one shape: recipe and overrides, the yardstick, and how often a step is timed."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    plain: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    rounds: int
+
+
+TASKS = {
+    "mlp": Task("mnist/mlp", (), plain.mlp, (1, 28, 28), 60),
+    "cnn28": Task("mnist/cnn", (), lambda: plain.cnn(1, 28), (1, 28, 28), 25),
+    "cnn": Task("cifar10/cnn", (), lambda: plain.cnn(3, 32), (3, 32, 32), 25),
+    "alexnet": Task("cifar10/cnn", ("network=alexnet",), plain.alexnet, (3, 32, 32), 7),
+    "resnet20": Task("cifar10/cnn", ("network={name: resnet, depth: 20}",), plain.resnet20, (3, 32, 32), 7),
+}
+QUICK = ("mlp", "cnn")
+
+#: Step time over the yardstick's that a rule must not exceed (2 CPU cores, fp32).
+TARGETS = {
+    "bp": {"mlp": 1.00, "cnn": 1.00},
+    "dfa": {"mlp": 0.80, "cnn": 0.60},
+    "drtp": {"mlp": 0.80, "cnn": 0.60},
+    "dkp": {"mlp": 0.80, "cnn": 0.60},
+    "fdfa": {"mlp": 1.05, "cnn": 1.10},
+    "fdfa-s": {"mlp": 0.95, "cnn": 0.90},
+    "fg-a": {"mlp": 1.05, "cnn": 1.10},
+}
+
+
+def contender(name: str, rule: str) -> Callable[[], None]:
+    """A function that takes one step on the next batch: of `rule`, or of plain PyTorch (``torch``)."""
+    task = TASKS[name]
+    recipe = read(task.recipe, [*task.overrides, f"rule={rule if rule != 'torch' else 'bp'}"]).recipe
+    generator = torch.Generator().manual_seed(0)
+    size = recipe.training.batch_size
+    x = torch.rand(BATCHES, size, *task.shape, generator=generator)
+    y = torch.randint(CLASSES, (BATCHES, size), generator=generator)
+    turn = iter(range(10**9))
+
+    if rule == "torch":
+        module = task.plain()
+        optimizer = recipe.optimizer.build(module.parameters())
+
+        def step() -> None:
+            i = next(turn) % BATCHES
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(x[i]), y[i]).backward()
+            optimizer.step()
+
+        return step
+
+    network = recipe.network.build(task.shape, CLASSES)
+    session = Session(recipe, network, samples=60_000, device=torch.device("cpu"))
+
+    def step() -> None:
+        i = next(turn) % BATCHES
+        with torch.no_grad():
+            session.step(x[i], y[i])
+
+    return step
+
+
+def times(name: str, rules: list[str]) -> dict[str, list[float]]:
+    """Seconds of every timed step, the contenders taking turns."""
+    steps = {rule: contender(name, rule) for rule in rules}
+    for step in steps.values():
+        for _ in range(WARM_UP):
+            step()
+    seconds: dict[str, list[float]] = {rule: [] for rule in rules}
+    for _ in range(TASKS[name].rounds):
+        for rule, step in steps.items():
+            begun = time.perf_counter()
+            step()
+            seconds[rule].append(time.perf_counter() - begun)
+    return seconds
+
+
+def peak_memory(name: str, rule: str) -> int:
+    """Bytes that three steps in a fresh process add to what it held before them."""
+    command = [sys.executable, __file__, "--memory", name, rule]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def report_memory(name: str, rule: str) -> None:
+    """The other side of `peak_memory`. Linux only: it resets the kernel's high-water mark."""
+    contender(name, rule)()  # what both sides load at first use is not counted
+    gc.collect()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    step = contender(name, rule)
+    for _ in range(3):
+        step()
+    print((_status("VmHWM") - before) * 1024)
+
+
+def _status(key: str) -> int:
+    """An entry of the process's status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+
+
+def data_share(step_seconds: float) -> float:
+    """Seconds to assemble a batch of 64 MNIST-sized images, over the yardstick's step."""
+    recipe = read("mnist/mlp").recipe
+    images = torch.randint(256, (10_000, 1, 28, 28), dtype=torch.uint8)
+    whole = Subset.whole(images, torch.randint(10, (10_000,)))
+    subset = Subset(whole.images, whole.labels, whole.index, recipe.data.transform(whole))
+    order, seconds = torch.randperm(10_000), []
+    for rows in torch.split(order, 64):
+        begun = time.perf_counter()
+        subset.batch(rows), subset.labels[rows]
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds) / step_seconds
+
+
+def machine() -> dict[str, object]:
+    """What the figures were taken on."""
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def main() -> int:
+    """Measure, print, store; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="mlp and cnn, the rules with targets")
+    parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "RULE"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    arguments = parser.parse_args()
+    if arguments.memory:
+        report_memory(*arguments.memory)
+        return 0
+
+    rules = ["torch", *(TARGETS if arguments.quick else RULES)]
+    networks = QUICK if arguments.quick else tuple(TASKS)
+    table = Table(box=None, header_style="bold")
+    for title in ("network", "rule", "ms", "quartiles", "/ torch", "target"):
+        table.add_column(title, justify="left" if title in ("network", "rule") else "right")
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    missed = []
+    for name in networks:
+        seconds = times(name, rules)
+        base = statistics.median(seconds["torch"])
+        results[name] = {}
+        for rule, values in seconds.items():
+            low, middle, high = statistics.quantiles(values, n=4)
+            ratio, target = middle / base, TARGETS.get(rule, {}).get(name)
+            results[name][rule] = {
+                "median": middle,
+                "low": low,
+                "high": high,
+                "ratio": ratio,
+                "n": len(values),
+            }
+            if target is not None and ratio > target:
+                missed.append(f"{name} {rule} {ratio:.2f} > {target:.2f}")
+            table.add_row(
+                name,
+                rule,
+                f"{1e3 * middle:.2f}",
+                f"{1e3 * low:.2f}–{1e3 * high:.2f}",
+                f"{ratio:.2f}",
+                "" if target is None else f"≤ {target:.2f}",
+            )
+    memory = {
+        name: peak_memory(name, "fdfa") / peak_memory(name, "torch") for name in networks if name in QUICK
+    }
+    missed += [f"{name} fdfa memory {ratio:.2f} > 1.10" for name, ratio in memory.items() if ratio > 1.1]
+    share = data_share(results["mlp"]["torch"]["median"])
+    if share > 0.03:
+        missed.append(f"data {share:.3f} > 0.03")
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    print("peak memory fdfa / torch: " + "  ".join(f"{k} {v:.2f}" for k, v in memory.items()))
+    print(f"data pipeline: {share:.1%} of torch's mlp step")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stored = {"machine": machine(), "steps": results, "memory": memory, "data_share": share}
+    file = arguments.out / f"steps-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    file.write_text(json.dumps(stored, indent=2))
+    for line in missed:
+        print(f"missed: {line}")
+    print(
+        "ratios: "
+        + "  ".join(
+            f"{name}/{rule} {r['ratio']:.2f}" for name in networks for rule, r in results[name].items()
+        )
+    )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
