@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jvp, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode
 
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.network.base import Network
@@ -269,6 +270,27 @@ def test_vjp_without_dx_gives_the_same_gradients(case: Case, training: bool) -> 
     close(grads, at.layer.vjp(at.params, saved, at.dy)[0])
 
 
+@pytest.mark.parametrize(
+    ("case", "share"),
+    [
+        # (torch's counter is wrong about groups)
+        *((c, 1 / 2) for c in CASES if isinstance(c.layer, Linear | Conv2d) and "groups" not in c.name),
+        # the convolution has 54 products at each of 20 positions, the linear layer 48 and needs its dx
+        *((c, (20 * 54 + 2 * 48) / (2 * 20 * 54 + 2 * 48)) for c in CASES if c.name == "chain"),
+    ],
+    ids=str,
+)
+def test_vjp_without_dx_leaves_out_the_transposed_product(case: Case, share: float) -> None:
+    at = Setting(case, True)
+    _, saved = at.forward()
+    counts = []
+    for need_dx in (True, False):
+        with FlopCounterMode(display=False) as counter:
+            at.layer.vjp(at.params, saved, at.dy, need_dx)
+        counts.append(counter.get_total_flops())
+    assert counts[1] == pytest.approx(share * counts[0])
+
+
 @each
 @both_modes
 def test_dual_is_forward_and_jvp(case: Case, training: bool) -> None:
@@ -391,6 +413,17 @@ def test_images_stay_channels_last(case: Case) -> None:
     seen = [y, at.layer.jvp(at.params, saved, at.dx), at.layer.vjp(at.params, saved, at.dy)[1]]
     if not isinstance(at.layer, ModuleLayer):  # its derivatives lie as torch leaves them
         assert all(t.is_contiguous(memory_format=torch.channels_last) for t in seen if t.ndim == 4)
+
+
+def test_a_chain_brings_images_into_the_layout() -> None:
+    chain = Chain((Conv2d(2, 3, 3), Activation())).named("chain")
+    params = sample(chain.parameters(), stream(0, "init"))
+    x, dy = torch.randn(B, 2, 5, 5), torch.randn(B, 3, 3, 3)
+    y, saved = chain.forward(params, x, Mode(training=True))
+    primal, tangent, _ = chain.dual(params, x, torch.randn_like(x), Mode(training=True))
+    _, dx = chain.vjp(params, saved, dy)
+    for images in (y, chain.jvp(params, saved, x), primal, tangent, dx):
+        assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_channels_last_settles_what_fits_both_layouts() -> None:
