@@ -104,7 +104,7 @@ class Session:
             if not grads:
                 continue
             for name, grad in grads.items():
-                tensors[name].grad = grad.to(tensors[name].dtype)
+                tensors[name].grad = _laid_out_as(tensors[name], grad)
             optimizer, schedule = self.optimizers[key]
             factor = schedule.factor(self.epoch + self.position / self.steps, self.recipe.training.epochs)
             optimizer.param_groups[0]["lr"] = self._base_rates[key] * factor
@@ -148,6 +148,16 @@ class Session:
             generator.set_state(content["streams"][purpose])
         self.loss_sum.copy_(content["loss_sum"])
         self.correct.copy_(content["correct"])
+
+
+def _laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """`grad` in the type and memory layout of its `tensor`.
+
+    Torch's fused optimizers on the CPU walk both in memory order and do not look at strides: given the
+    channels-last gradient of a contiguous convolution weight, they silently pair the wrong entries.
+    """
+    grad = grad.to(tensor.dtype)
+    return grad if grad.stride() == tensor.stride() else torch.empty_like(tensor).copy_(grad)
 
 
 def _moved(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
