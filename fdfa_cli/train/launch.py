@@ -41,8 +41,9 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool = False) -> Path:
 
     `overrides` may only change where and how fast it computes (device, threads).
     """
+    stored = Run.open(path)
     recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
-    if Run.open(path).status == "completed":
+    if stored.status == "completed":
         print(f"{path}: completed already, nothing to resume", file=sys.stderr)
         return path
     with Run.resume(path, sys.argv, environment_of(recipe)) as run:
