@@ -1,9 +1,9 @@
 """Memory layout of images: channels last.
 
-Batches of images are (B, C, H, W) everywhere; in memory their channels lie next to each other. Kernels of
-convolution and pooling are several times faster so, and elementwise kernels an order of magnitude slower
-where one operand lies otherwise than the other. `Chain` brings what enters it into this layout, and every
-layer keeps it, so that a signal made by a matrix product is converted once.
+Batches of images are (B, C, H, W) everywhere; in memory their channels lie next to each other. On a CPU of
+two cores forward convolutions take two thirds of the time so and max pools a tenth, and elementwise kernels
+take twenty times as long where one operand lies otherwise than the other. `Chain` brings what enters it
+into this layout, and every layer keeps it, so that a signal made by a matrix product is converted once.
 """
 
 from __future__ import annotations
