@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fdfa_cli import __version__
+from fdfa_cli.commands.compare import compare
 from fdfa_cli.commands.data import data_app
 from fdfa_cli.commands.recipe import recipe_app
 from fdfa_cli.commands.report import report
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sweep)
+app.command()(compare)
 app.command()(report)
 app.command()(rules)
 app.add_typer(recipe_app, name="recipe")

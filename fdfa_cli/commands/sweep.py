@@ -56,7 +56,7 @@ def sweep(
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.sweep import engines
     from fdfa_cli.sweep.plan import plan as make_plan
-    from fdfa_cli.sweep.run import Runner, check_environment, folder_of, run
+    from fdfa_cli.sweep.run import Runner, folder_of, run
     from fdfa_cli.sweep.store import Store, open_store
 
     for file in plugin or []:
@@ -69,7 +69,6 @@ def sweep(
         _print_trials(plan, Store(folder))
         typer.echo(folder)
         return
-    check_environment(trial.recipe for trial in plan.trials)
     with open_store(folder, retry_failed) as store:
         for error in store.damaged:
             typer.echo(f"cannot be read, so trained again: {error}", err=True)

@@ -23,6 +23,19 @@ from fdfa_cli.train.loop import prepare
 Chooser = Callable[[Sequence[Job]], Engine]
 
 
+def check_environment(recipes: Iterable[Recipe]) -> None:
+    """Raise `UsageError` where the data or the device of any of `recipes` is not there."""
+    root, seen = data_root(), set()
+    for recipe in recipes:
+        needs = (recipe.data.model_dump_json(), recipe.training.device)
+        if needs in seen:
+            continue
+        seen.add(needs)
+        if recipe.data.status(root).state in ("missing", "incomplete"):
+            recipe.data.read(root)  # which says what to do about it
+        prepare(recipe.training)
+
+
 @dataclass(frozen=True)
 class Runner:
     """How trials are trained: into which store, by which engine, and whether the first failure ends it."""
@@ -48,6 +61,7 @@ class Runner:
         if not jobs:
             return
         by_identity = {trial.identity: trial for trial in trials}
+        check_environment(job.recipe for job in jobs)
         engine = self.engine(jobs)
         view.stage(len(jobs), engine.workers, until)
         with closing(engine.run(jobs)) as outcomes:
@@ -59,19 +73,6 @@ class Runner:
                 view.outcome(trial, outcome, ended(trial, result))
                 if self.fail_fast and outcome.status in ("failed", "diverged"):
                     raise FdfaError(f"--fail-fast: stopped at the first trial that {outcome.status}")
-
-
-def check_environment(recipes: Iterable[Recipe]) -> None:
-    """Raise `UsageError` where the data or the device of any of `recipes` is not there."""
-    root, seen = data_root(), set()
-    for recipe in recipes:
-        needs = (recipe.data.model_dump_json(), recipe.training.device)
-        if needs in seen:
-            continue
-        seen.add(needs)
-        if recipe.data.status(root).state in ("missing", "incomplete"):
-            recipe.data.read(root)  # which says what to do about it
-        prepare(recipe.training)
 
 
 def folder_of(base: Recipe, stem: str, kind: str, results: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,10 @@ def evaluate(session: Session, subset: Subset, prefix: str) -> dict[str, float]:
 
 
 def prepare(training: Training) -> torch.device:
-    """Set threads and precision, and choose the device; raises `UsageError` where it is not there."""
+    """Set threads and precision, choose the device, and begin to watch its peak memory.
+
+    Raises `UsageError` where the device is not there.
+    """
     if training.threads:
         torch.set_num_threads(training.threads)
     torch.set_float32_matmul_precision("high" if training.precision == "tf32" else "highest")
@@ -129,6 +133,9 @@ def prepare(training: Training) -> torch.device:
         if (device.index or 0) >= count:
             raise UsageError(f"device {wanted!r} is not there: this machine has {count} CUDA devices")
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux only; elsewhere the peak is that of all the process has done
+            Path("/proc/self/clear_refs").write_text("5")
     return device
 
 

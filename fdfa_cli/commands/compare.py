@@ -1,0 +1,172 @@
+"""`fdfa compare`: the same task under several learning rules."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fdfa_cli.commands.report import Format
+from fdfa_cli.commands.sweep import DryRunOption, FailFastOption, JobsOption, RetryOption
+from fdfa_cli.commands.train import PluginOption
+from fdfa_cli.sweep.names import EngineName
+
+if TYPE_CHECKING:
+    from fdfa_cli.compare.plan import Task
+    from fdfa_cli.compare.summary import Summary
+
+
+def compare(
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE]...", help="Tasks, and overrides for all.")
+    ],
+    rules: Annotated[str | None, typer.Option(help="Learning rules, as in bp,dfa,fdfa")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each rule, seeds from training.seed on.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="What others are compared with: the first.")] = None,
+    tune: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="First N trainings a rule to choose its rates by.")
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Validation accuracy to count epochs to.",
+            show_default="95 % of the baseline's",
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="auto is serial here: times of runs that train beside others are not compared."),
+    ] = EngineName.auto,
+    jobs: JobsOption = None,
+    fail_fast: FailFastOption = False,
+    retry_failed: RetryOption = False,
+    dry_run: DryRunOption = False,
+    format: Annotated[Format, typer.Option(help="json and csv hold all figures as fractions of 1.")] = (
+        Format.table
+    ),
+    results: Annotated[Path, typer.Option(help="Where the comparison's folders go.")] = Path("results"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Train RECIPE under several rules with the same seeds, as far as it is missing, and show the table.
+
+    Several recipes are several tasks: a table each, and one across them. The last line on stdout is the
+    folder of the last task. Exit code 1 when any run failed or diverged.
+    """
+    from fdfa_cli.compare.run import failures, train
+    from fdfa_cli.compare.run import tune as tune_rules
+    from fdfa_cli.compare.summary import as_json, summarise
+    from fdfa_cli.registry import load_plugin
+    from fdfa_cli.runs import atomic_write
+    from fdfa_cli.runs.files import dump_json
+    from fdfa_cli.sweep import engines
+    from fdfa_cli.sweep.run import Runner, folder_of
+    from fdfa_cli.sweep.store import open_store
+
+    for file in plugin or []:
+        load_plugin(file)
+    tasks = _tasks(recipes, rules, seeds, baseline)
+    if dry_run:
+        _print_trials(tasks)
+        return
+    if engine is EngineName.auto:
+        engine = EngineName.serial
+    chooser = partial(engines.choose, engine, workers=jobs, plugins=plugin or [])
+    folders = [folder_of(task.base, Path(task.name).stem, "compare", results) for task in tasks]
+    summaries: list[tuple[Summary, dict[str, Any] | None]] = []
+    bad = 0
+    for task, folder in zip(tasks, folders, strict=True):
+        tuning = None
+        with open_store(folder, retry_failed) as store:
+            runner = Runner(store, chooser, fail_fast, quiet)
+            if tune is not None:
+                with open_store(folder / "tuning", retry_failed) as tried:
+                    found = tune_rules(task, tune, Runner(tried, chooser, fail_fast, quiet))
+                task, tuning = found.task, found.as_json()
+            train(task, runner)
+            summary = summarise(task, store, target)
+            bad += failures(task, store)
+            atomic_write(folder / "compare.json", dump_json(as_json(summary, tuning), 2) + b"\n")
+            for error in store.damaged:
+                typer.echo(f"cannot be read, so trained again: {error}", err=True)
+        summaries.append((summary, tuning))
+    _show(summaries, format)
+    for folder in folders:
+        typer.echo(folder, err=format is not Format.table)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: str | None) -> list[Task]:
+    """What to compare on each recipe; the options lie over its section."""
+    from fdfa_cli.compare.plan import plan
+    from fdfa_cli.errors import UsageError
+    from fdfa_cli.recipe.library import find
+    from fdfa_cli.recipe.load import Place, load
+    from fdfa_cli.recipe.overrides import apply, assign
+
+    overrides = [item for item in recipes if "=" in item and not Path(item).is_file()]
+    names = [item for item in recipes if item not in overrides]
+    if not names:
+        raise UsageError("give a RECIPE (see `fdfa recipe list`)")
+    options: dict[str, Any] = {
+        "rules": None if rules is None else [rule.strip() for rule in rules.split(",")],
+        "seeds": seeds,
+        "baseline": baseline,
+    }
+    tasks = []
+    for name in names:
+        file = find(name)
+        document = apply(load(file), overrides)
+        for key, value in options.items():
+            if value is not None:
+                document = assign(document, ("compare", key), value, Place(f"--{key}"))
+        tasks.append(plan(document, name))
+    if len(baselines := sorted({task.baseline for task in tasks})) > 1:
+        raise UsageError(f"tasks with different baselines ({', '.join(baselines)}): give one --baseline")
+    return tasks
+
+
+def _print_trials(tasks: list[Task]) -> None:
+    from fdfa_cli.commands.report import show
+    from fdfa_cli.report.tables import Column, Table
+    from fdfa_cli.sweep.view import label
+
+    rows = [
+        (task.name, rule, label(configuration.overrides), str(trial.seed), trial.identity)
+        for task in tasks
+        for rule, configuration in task.configurations.items()
+        for trial in configuration.trials
+    ]
+    titles = ("task", "rule", "overrides", "seed", "identity")
+    show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
+
+
+def _show(summaries: list[tuple[Summary, dict[str, Any] | None]], format: Format) -> None:
+    from fdfa_cli.commands.report import show
+    from fdfa_cli.compare import table
+    from fdfa_cli.report import export
+    from fdfa_cli.report.tables import printable
+
+    if format in (Format.json, Format.csv):
+        write = export.to_json if format is Format.json else export.to_csv
+        sys.stdout.write(write(table.for_programs([summary for summary, _ in summaries])))
+        return
+    parts = [(summary.task.name, *table.for_people(summary, tuning)) for summary, tuning in summaries]
+    if len(summaries) > 1:
+        parts.append(("all tasks", "", table.across([summary for summary, _ in summaries])))
+    for name, line, content in parts:
+        heading = f"{name}: {line}" if line else name
+        if format is Format.table:
+            typer.echo(printable(heading))
+            show(content)
+            typer.echo()
+        elif format is Format.markdown:
+            sys.stdout.write(f"{printable(heading)}\n\n{export.to_markdown(content)}\n")
+        else:
+            sys.stdout.write(f"% {printable(heading)}\n{export.to_latex(content)}\n")
