@@ -122,10 +122,11 @@ class Bar(Quiet):
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
-    """One line for an epoch's metrics."""
+    """One line for an epoch's metrics, short enough for 80 columns."""
     parts = [f"epoch {row['epoch']}/{epochs}"]
-    parts += [f"{key} {row[key]:.4f}" for key in ("train_loss", "val_loss") if key in row]
-    parts += [f"{key} {row[key]:.2%}" for key in ("train_accuracy", "val_accuracy") if key in row]
+    for split in ("train", "val"):
+        if f"{split}_loss" in row:
+            parts.append(f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:.2%}")
     return "  ".join([*parts, f"{row['train_seconds']:.1f} s"])
 
 
