@@ -123,11 +123,12 @@ class Bar(Quiet):
 
 def describe(row: dict[str, Any], epochs: int) -> str:
     """One line for an epoch's metrics, short enough for 80 columns."""
-    parts = [f"epoch {row['epoch']}/{epochs}"]
-    for split in ("train", "val"):
-        if f"{split}_loss" in row:
-            parts.append(f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:.2%}")
-    return "  ".join([*parts, f"{row['train_seconds']:.1f} s"])
+    splits = [
+        f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:.2%}"
+        for split in ("train", "val")
+        if f"{split}_loss" in row
+    ]
+    return "  ".join([f"epoch {row['epoch']}/{epochs}", *splits, f"{row['train_seconds']:.1f} s"])
 
 
 def for_terminal(quiet: bool = False) -> Progress:
