@@ -18,6 +18,7 @@ import pytest
 import reference_rules as naive
 import torch
 import torch.utils._pytree as pytree
+from rule_steps import Outcome, Step, draw, take
 from torch import Tensor, nn
 
 from fdfa_cli.data import data_root
@@ -39,14 +40,17 @@ from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Quiet
 
+#: Epochs of digits/mlp, which has 30, in the tests of learning.
+EPOCHS = 10
+
 
 @dataclass(frozen=True)
 class Row:
     """What is known of one rule.
 
-    `variants` are settings under which it must equal the reference; `floor` is a digits test accuracy
-    that the mean of three seeds must exceed after `epochs` epochs of its recipe, and `measured` what was
-    found there (2026, torch 2.15, CPU).
+    `variants` are settings under which it must equal the reference. `measured` is the mean digits test
+    accuracy of seeds 0, 1, 2 after `EPOCHS` epochs of the rule's recommended settings (torch 2.15, CPU),
+    `floor` what it must exceed anywhere.
     """
 
     name: str
@@ -54,8 +58,8 @@ class Row:
     measured: float
     floor: float
     variants: tuple[Mapping[str, Any], ...] = ({},)
-    epochs: int = 6
     only_output_learns: bool = False
+    beats_shallow: bool = True
     #: Settings under which true Jacobians as feedback give backprop's gradient on a linear network.
     jacobian_is_exact: Mapping[str, Any] | None = None
 
@@ -77,45 +81,46 @@ TANGENTS = (
 INITS = tuple({"feedback_init": init} for init in ("kaiming_uniform", "uniform", "zero"))
 
 RULES_TABLE = [
-    Row("bp", naive.bp, measured=0.0, floor=0.0),
-    Row("shallow", naive.shallow, measured=0.0, floor=0.0, only_output_learns=True),
-    Row("fa", naive.fa, measured=0.0, floor=0.0),
-    Row("usf", naive.usf, measured=0.0, floor=0.0),
-    Row("brsf", naive.brsf, measured=0.0, floor=0.0),
-    Row("frsf", naive.frsf, measured=0.0, floor=0.0),
-    Row("kp", naive.kp, measured=0.0, floor=0.0, variants=({}, {"decay": 0.1})),
-    Row("wm", naive.wm, measured=0.0, floor=0.0, variants=({}, {"mirror_rate": 0.7, "mirror_samples": 5})),
-    Row("dfa", naive.dfa, measured=0.0, floor=0.0, variants=INITS, jacobian_is_exact={}),
-    Row("sdfa", naive.sdfa, measured=0.0, floor=0.0, variants=INITS[:1]),
-    Row("drtp", naive.drtp, measured=0.0, floor=0.0, variants=INITS[:1]),
+    Row("bp", naive.bp, measured=0.983, floor=0.96),
+    Row("shallow", naive.shallow, measured=0.910, floor=0.89, only_output_learns=True, beats_shallow=False),
+    Row("fa", naive.fa, measured=0.977, floor=0.96),
+    Row("usf", naive.usf, measured=0.983, floor=0.96),
+    Row("brsf", naive.brsf, measured=0.983, floor=0.96),
+    Row("frsf", naive.frsf, measured=0.980, floor=0.96),
+    Row("kp", naive.kp, measured=0.983, floor=0.96, variants=({}, {"decay": 0.1})),
+    Row("wm", naive.wm, measured=0.980, floor=0.96, variants=({}, {"mirror_rate": 0.7, "mirror_samples": 5})),
+    Row("dfa", naive.dfa, measured=0.972, floor=0.95, variants=INITS, jacobian_is_exact={}),
+    Row("sdfa", naive.sdfa, measured=0.963, floor=0.94, variants=INITS[:1]),
+    Row("drtp", naive.drtp, measured=0.959, floor=0.94, variants=INITS[:1]),
     Row(
         "dkp",
         naive.dkp,
-        measured=0.0,
-        floor=0.0,
+        measured=0.976,
+        floor=0.96,
         variants=({}, {"decay": 0.1}),
         jacobian_is_exact={"decay": 0.0},
     ),
-    Row("pepita", naive.pepita, measured=0.0, floor=0.0, variants=({}, {"feedback_scale": 0.5})),
-    Row("fg-w", naive.fg_w, measured=0.0, floor=0.0, variants=TANGENTS),
-    Row("fg-w-multi", naive.fg_w, measured=0.0, floor=0.0, variants=TANGENTS[:1]),
-    Row("fg-a", naive.fg_a, measured=0.0, floor=0.0, variants=TANGENTS),
-    Row("fg-a-multi", naive.fg_a, measured=0.0, floor=0.0, variants=TANGENTS[:1]),
-    Row("lg-bp", naive.lg_bp, measured=0.0, floor=0.0),
-    Row("lg-fg-w", naive.lg_fg_w, measured=0.0, floor=0.0),
-    Row("lg-fg-a", naive.lg_fg_a, measured=0.0, floor=0.0),
-    Row("fdfa", naive.fdfa, measured=0.0, floor=0.0, variants=FDFA, jacobian_is_exact={}),
-    Row("fdfa-adam", naive.fdfa, measured=0.0, floor=0.0, variants=FDFA[:1], jacobian_is_exact={}),
-    Row("fdfa-s", naive.fdfa, measured=0.0, floor=0.0, variants=FDFA[:1], jacobian_is_exact={}),
+    Row("pepita", naive.pepita, measured=0.968, floor=0.95, variants=({}, {"feedback_scale": 0.5})),
+    # One direction a step, of 26,000: after 30 epochs it is at 0.75, and `shallow` at 0.94.
+    Row("fg-w", naive.fg_w, measured=0.533, floor=0.45, variants=TANGENTS, beats_shallow=False),
+    Row("fg-w-multi", naive.fg_w, measured=0.938, floor=0.92, variants=TANGENTS[:1]),
+    Row("fg-a", naive.fg_a, measured=0.955, floor=0.93, variants=TANGENTS),
+    Row("fg-a-multi", naive.fg_a, measured=0.973, floor=0.95, variants=TANGENTS[:1]),
+    Row("lg-bp", naive.lg_bp, measured=0.977, floor=0.96),
+    Row("lg-fg-w", naive.lg_fg_w, measured=0.939, floor=0.90),
+    Row("lg-fg-a", naive.lg_fg_a, measured=0.956, floor=0.94),
+    Row("fdfa", naive.fdfa, measured=0.978, floor=0.96, variants=FDFA, jacobian_is_exact={}),
+    Row("fdfa-adam", naive.fdfa, measured=0.980, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
+    Row("fdfa-s", naive.fdfa, measured=0.982, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
     Row(
         "grape",
         naive.grape,
-        measured=0.0,
-        floor=0.0,
+        measured=0.975,
+        floor=0.95,
         variants=(*FDFA[:5], {"feedback_rate": 3.0}, {"calibrate_every": 2}),
         jacobian_is_exact={},
     ),
-    Row("ff", naive.ff, measured=0.0, floor=0.0, variants=({}, {"threshold": 1.5})),
+    Row("ff", naive.ff, measured=0.924, floor=0.90, variants=({}, {"threshold": 1.5})),
 ]
 
 every_row = pytest.mark.parametrize("row", RULES_TABLE, ids=lambda row: row.name)
@@ -135,77 +140,6 @@ NETWORKS = {
     "resnet": ResNet(depth=8, width=2).build((1, 8, 8), CLASSES),
 }
 every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-
-
-@dataclass(frozen=True)
-class Step:
-    """All tensors of one step. A pytree of tensors, but for nothing: so that trials can be stacked."""
-
-    params: dict[str, Tensor]
-    state: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    noise: dict[str, Tensor]
-    x: Tensor
-    labels: Tensor
-    perturbations: dict[str, Tensor]
-
-    @property
-    def trees(self) -> tuple[Any, ...]:
-        return tuple(vars(self).values())
-
-
-def draw(
-    rule: Rule,
-    network: Network,
-    seed: int = 0,
-    batch: int = 5,
-    number: int = 0,
-    dtype: torch.dtype = torch.float64,
-) -> Step:
-    """Random arguments of step `number`. Nothing is left at a special value: γ is not 1, F is not 0."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def tensors(draws: Mapping[str, Any], jitter: float = 0.0) -> dict[str, Tensor]:
-        return {
-            name: d.sample(generator, dtype) + jitter * torch.rand(d.shape, generator=generator, dtype=dtype)
-            for name, d in draws.items()
-        }
-
-    return Step(
-        tensors(network.parameters(), 0.2),
-        tensors(rule.state(network), 0.2),
-        tensors(network.buffers(), 0.5),
-        tensors(network.noise(batch)),
-        torch.rand(batch, *network.shape, generator=generator, dtype=dtype),
-        torch.randint(network.classes, (batch,), generator=generator),
-        tensors(rule.perturbations(network, batch, number)),
-    )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Everything a step gives, the new running statistics included."""
-
-    grads: dict[str, Tensor]
-    state_grads: dict[str, Tensor]
-    state: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    loss: Tensor
-    logits: Tensor
-
-    @property
-    def trees(self) -> dict[str, Any]:
-        return vars(self)
-
-
-def take(rule: Rule, network: Network, step: Step, loss: str = "cross_entropy") -> Outcome:
-    mode = Mode(True, step.buffers, step.noise)
-    batch = Batch(step.x, step.labels, mode, LOSSES[loss])
-    with torch.no_grad():
-        u = rule.step(network, step.params, step.state, batch, step.perturbations)
-    return Outcome(
-        dict(u.grads), dict(u.state_grads), dict(u.state), step.buffers | mode.updates, u.loss, u.logits
-    )
 
 
 def take_naively(row: Row, rule: Rule, network: Network, step: Step, loss: str) -> Outcome:
@@ -342,19 +276,19 @@ def stacked(steps: list[Step]) -> Step:
 @every_row
 def test_stacked_over_trials_equals_alone(row, network):
     """One `torch.func.vmap` over trials, each with its own tensors and its own values of real options."""
-    options = RULES.get(row.name)(**row.variants[-1])
-    real = {name: value for name, value in options if isinstance(value, float)}
-    rules = [options.model_copy(update={n: (1 + 0.3 * k) * v for n, v in real.items()}) for k in range(3)]
-    steps = [draw(rule, network, seed=k) for k, rule in enumerate(rules)]
+    for rule in (RULES.get(row.name)(**options) for options in row.variants):
+        real = {name: value for name, value in rule if isinstance(value, float)}
+        alone = [rule.model_copy(update={n: (1 + 0.3 * k) * v for n, v in real.items()}) for k in range(3)]
+        steps = [draw(own, network, seed=k) for k, own in enumerate(alone)]
 
-    def trial(real: dict[str, Tensor], *trees: Any) -> dict[str, Any]:
-        return take(options.model_copy(update=real), network, Step(*trees)).trees
+        def trial(real: dict[str, Tensor], *trees: Any, rule: Rule = rule) -> dict[str, Any]:
+            return take(rule.model_copy(update=real), network, Step(*trees)).trees
 
-    values = {n: torch.tensor([getattr(rule, n) for rule in rules]) for n in real}
-    together = torch.func.vmap(trial)(values, *stacked(steps).trees)
-    for k, (rule, step) in enumerate(zip(rules, steps, strict=True)):
-        mine = Outcome(**pytree.tree_map(lambda t, k=k: t[k], together))
-        assert_close(mine, take(rule, network, step), rtol=1e-10, atol=1e-12)
+        values = {n: torch.tensor([getattr(own, n) for own in alone]) for n in real}
+        together = torch.func.vmap(trial)(values, *stacked(steps).trees)
+        for k, (own, step) in enumerate(zip(alone, steps, strict=True)):
+            mine = Outcome(**pytree.tree_map(lambda t, k=k: t[k], together))
+            assert_close(mine, take(own, network, step), rtol=1e-10, atol=1e-12)
 
 
 # --- identities ------------------------------------------------------------------------------------------
@@ -523,11 +457,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_digit_for_digit(tmp_path, 
 
 
 @cache
-def accuracy(folder: Path, name: str, epochs: int) -> float:
+def accuracy(folder: Path, name: str) -> float:
     """Mean digits test accuracy of seeds 0, 1 and 2 under the rule's recommended settings."""
-    runs = [
-        trained(folder, recipe(name, f"training.epochs={epochs}", f"training.seed={s}")) for s in range(3)
-    ]
+    settings = [(f"training.epochs={EPOCHS}", f"training.seed={seed}") for seed in range(3)]
+    runs = [trained(folder, recipe(name, *overrides)) for overrides in settings]
     return mean(run.record.summary["test_accuracy"] for run in runs)
 
 
@@ -536,10 +469,10 @@ def runs_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("single_precision")
 @every_row
 def test_learns(runs_folder, row):
-    reached = accuracy(runs_folder, row.name, row.epochs)
+    assert row.floor < row.measured
+    reached = accuracy(runs_folder, row.name)
     assert reached > row.floor
-    assert row.only_output_learns or reached > accuracy(runs_folder, "shallow", row.epochs)
+    assert (reached > accuracy(runs_folder, "shallow")) is row.beats_shallow

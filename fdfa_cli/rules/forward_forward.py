@@ -42,13 +42,14 @@ class ForwardForward(Rule):
     """Forward-Forward: layer-local goodness of samples with true and with false labels."""
 
     name: Literal["ff"] = "ff"
-    threshold: Annotated[float, Field(gt=0, description="θ, goodness that divides true from false")] = 0.5
+    threshold: Annotated[float, Field(gt=0, description="θ, goodness that divides true from false")] = 3.0
 
     exact: ClassVar[str] = "output"
     passes: ClassVar[str] = "3 forward; C forward in evaluation"
     source: ClassVar[str] = "Hinton 2022"
     recommended: ClassVar[dict[str, dict[str, Any]]] = {
-        "optimizer": {"name": "adam", "lr": 1e-3},
+        "optimizer": {"name": "adam", "lr": 2e-3},
+        "schedule": {"name": "cosine"},
         "data": {"normalize": "unit"},
     }
 

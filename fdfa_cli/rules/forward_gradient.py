@@ -5,13 +5,17 @@
            g_b = tangent of sample b's own loss,      D_l[b] = g_b u_l[b] / B,  then the local vjp
 
 Both are unbiased. The variance of fg-w grows with the number of parameters, Var ĝ_i = ‖∇L‖² + g_i²; that
-of fg-a with the number of units: for one sample Var = Σ_l ‖∇z_l‖² + g_i². g_b is one number a sample:
-a single one for the batch would add about B times the noise. With batch norm in training, fg-a sees
-how a sample moves its own loss, not how it moves the others' through the batch's statistics.
+of fg-a with the number of units: for one sample Var = Σ_l ‖∇z_l‖² + g_i² at an active unit. g_b is one
+number a sample: a single one for the batch would add about B times the noise. With batch norm in training,
+fg-a sees how a sample moves its own loss, not how it moves the others' through the batch's statistics.
 
 With k tangents (`tangents`) the primal pass is shared and the k tangents ride on the batch axis of one
 more. Their slopes c = V∇L combine either as the mean Vᵀc/k (unbiased), or as the orthogonal projection
 of the gradient onto their span, Vᵀ(VVᵀ)⁺c: shorter than the gradient, but best in angle.
+
+One direction of many thousands finds little of the gradient: on digits/mlp (26,000 parameters, 1,140
+steps) fg-w ends at 0.75 test accuracy where training the output layer alone ends at 0.94; 32 tangents
+reach 0.96.
 
 fg-w is exact nowhere; in fg-a the output layer is exact. One forward pass with tangents. Random: v or u.
 Sources: Baydin, Pearlmutter, Syme, Wood & Torr, arXiv 2202.08587 (fg-w); Ren, Kornblith, Liao & Hinton,
@@ -45,7 +49,6 @@ class ForwardGradient(Rule):
 
     exact: ClassVar[str] = "none"
     passes: ClassVar[str] = "1 forward with k tangents"
-    recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-4}}
 
     def coefficients(self, slopes: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         """The k numbers by which the tangents are added up.
@@ -98,7 +101,6 @@ class _Activations(ForwardGradient):
 
     exact: ClassVar[str] = "output"
     source: ClassVar[str] = "Ren et al. 2023"
-    recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-3}}
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """u_l ~ N(0, 1) at every block's pre-activation (k, B, *shape)."""
@@ -154,6 +156,10 @@ class ForwardGradientWeights(_Weights):
     """Forward gradient over the weights: one directional derivative a step."""
 
     name: Literal["fg-w"] = "fg-w"
+    # The estimate is √P times as long as the gradient (P parameters), so the rate must be small.
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {
+        "optimizer": {"name": "sgd", "lr": 1e-4, "momentum": 0.9}
+    }
 
 
 @RULES.register
@@ -161,9 +167,14 @@ class MultiTangentWeights(_Weights):
     """Multi-tangent forward gradient over the weights: the gradient's projection on k directions."""
 
     name: Literal["fg-w-multi"] = "fg-w-multi"
-    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 8
+    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 32
     combine: Literal["mean", "orthogonal"] = "orthogonal"
     source: ClassVar[str] = "Flügel et al. 2024"
+    # The projection is √(P/k) times shorter than the gradient: a rate that ignores length, brought to zero.
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {
+        "optimizer": {"name": "adam", "lr": 1e-2},
+        "schedule": {"name": "cosine"},
+    }
 
 
 @RULES.register

@@ -10,7 +10,8 @@ and error E_l:
 
 Heads and output layer have their exact gradient; hidden blocks that of their local loss, or a forward
 estimate of it. Random: u or v, and the heads' initial weights. One forward pass; each block's activations
-are freed before the next block runs, so peak memory does not grow with depth.
+are freed before the next block runs, so what a step makes does not grow with depth; only the u of lg-fg-a,
+which are drawn for all blocks beforehand, do.
 Sources: Belilovsky, Eickenberg & Oyallon, ICML 2019 (lg-bp); Ren, Kornblith, Liao & Hinton, ICLR 2023,
 arXiv 2210.03310 (lg-fg-a, lg-fg-w).
 """
@@ -109,7 +110,6 @@ class LocalBackprop(LocalGreedy):
 class _LocalForward(LocalGreedy):
     source: ClassVar[str] = "Ren et al. 2023"
     passes: ClassVar[str] = "1 forward with tangent"
-    recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-3}}
 
 
 @RULES.register
@@ -154,7 +154,10 @@ class LocalForwardWeights(_LocalForward):
     """Local greedy forward gradients over the weights of every block."""
 
     name: Literal["lg-fg-w"] = "lg-fg-w"
-    recommended: ClassVar[dict[str, dict[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-4}}
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {
+        "optimizer": {"name": "adam", "lr": 5e-3},
+        "schedule": {"name": "cosine"},
+    }
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """A tangent v ~ N(0, 1) of every parameter of the hidden blocks."""
