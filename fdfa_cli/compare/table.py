@@ -75,7 +75,7 @@ def for_programs(summaries: Sequence[Summary]) -> Table:
     rows: list[dict[str, Value]] = []
     for summary in summaries:
         for row, chosen in zip(summary.rows, _choices(summary), strict=True):
-            rows.append(  # noqa: PERF401 - a comprehension of this size is not read
+            rows.append(
                 {
                     "task": summary.task.name,
                     "rule": row.rule,
@@ -230,7 +230,8 @@ def _tuning_notes(tuning: Mapping[str, Any]) -> list[str]:
         f"tuned by {tuning['metric']} under seed {tuning['seed']}, {tuning['budget']} trainings a rule: "
         f"its own settings, and random draws of {spaces}",
         *(
-            f"  {rule}: " + (" ".join(f"{key}={plain(value)}" for key, value in chosen.items()) or "its own")
+            f"  {rule}: "
+            + (" ".join(f"{k}={plain(v)}" for k, v in chosen.items() if k != "rule") or "its own")
             for rule, chosen in tuning["chosen"].items()
         ),
     ]
