@@ -10,7 +10,7 @@ from typing import Any
 
 from fdfa_cli.compare.plan import Task
 from fdfa_cli.compare.stats import Mean, Paired, holm, mean, paired
-from fdfa_cli.runs import Run
+from fdfa_cli.runs import read_metrics
 from fdfa_cli.sweep.store import Result, Store
 
 #: The share of the baseline's best validation accuracy that a rule is timed to, unless one is given.
@@ -129,7 +129,7 @@ def _figures(result: Result, target: float | None) -> Finished | None:
     accuracy = result.summary.get("test_accuracy")
     if accuracy is None:
         return None
-    rows = Run.open(result.path).metrics()
+    rows = read_metrics(result.path)
     reached = next((r["epoch"] for r in rows if _at_least(r.get("val_accuracy"), target)), None)
     seconds = statistics.median(row["train_seconds"] for row in rows)
     summary = result.summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -18,11 +19,20 @@ def identity(recipe: Recipe) -> str:
     The SHA-256 of the complete recipe as canonical JSON, without the `EXECUTION_FIELDS` of ``training``
     and the sections that are no part of a run.
     """
+    return identities(recipe, [recipe.training.seed])[0]
+
+
+def identities(recipe: Recipe, seeds: Iterable[int]) -> list[str]:
+    """The identity of `recipe` under each of `seeds`."""
     content = recipe.model_dump(
         mode="json", exclude={"training": set(EXECUTION_FIELDS), **dict.fromkeys(MANY, True)}
     )
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    found = []
+    for seed in seeds:
+        content["training"]["seed"] = seed
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        found.append(hashlib.sha256(canonical.encode()).hexdigest()[:16])
+    return found
 
 
 def dump(recipe: Recipe) -> str:

@@ -134,7 +134,7 @@ class Run:
         entries = [*run.record.provenance, provenance(command, environment or {})]
         run.record, run._log = replace(run.record, status=status, provenance=entries), log
         remove_drafts(path)
-        log.truncate(sum(size for _, size in run._lines()))
+        log.truncate(sum(size for _, size in _lines(path)))
         return run
 
     @property
@@ -165,7 +165,7 @@ class Run:
 
         Raises `RunDamaged` where any other line is not a row.
         """
-        return [row for row, _ in self._lines()]
+        return read_metrics(self.path)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add the `row` of an epoch (its key ``epoch``), flushed; what is not finite is stored as null."""
@@ -181,7 +181,7 @@ class Run:
         Raises `RunDamaged` where rows up to there are missing: a resumed run would have a gap.
         """
         log = self._writable()
-        kept = list(itertools.takewhile(lambda line: line[0]["epoch"] <= epochs, self._lines()))
+        kept = list(itertools.takewhile(lambda line: line[0]["epoch"] <= epochs, _lines(self.path)))
         reached = kept[-1][0]["epoch"] if kept else 0
         if reached != epochs:
             raise RunDamaged(
@@ -226,25 +226,42 @@ class Run:
             raise ValueError(f"{self.path} is open for reading only")
         return self._log
 
-    def _lines(self) -> list[tuple[dict[str, Any], int]]:
-        """Each intact row of metrics.jsonl with its size in bytes."""
-        file = self.path / "metrics.jsonl"
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """`Run.metrics` of the run in `folder`, for a caller who wants nothing else of it."""
+    data = _read(folder / "metrics.jsonl")
+    try:  # the whole file at once, which takes a quarter of the time, where every line is a row
+        rows: list[dict[str, Any]] = load_json(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
+        if len(rows) == data.count(b"\n") and all(isinstance(row["epoch"], int) for row in rows):
+            return rows
+    except (ValueError, TypeError, KeyError):
+        pass
+    return [row for row, _ in _lines(folder)]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RunDamaged(f"{file}: {error.strerror}") from error
+
+
+def _lines(folder: Path) -> list[tuple[dict[str, Any], int]]:
+    """Each intact row of metrics.jsonl with its size in bytes."""
+    file = folder / "metrics.jsonl"
+    lines = _read(file).splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, start=1):
         try:
-            lines = file.read_bytes().splitlines(keepends=True)
-        except OSError as error:
-            raise RunDamaged(f"{file}: {error.strerror}") from error
-        rows = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = load_json(line)
-                if not line.endswith(b"\n") or not isinstance(row["epoch"], int):
-                    raise ValueError
-            except (ValueError, TypeError, KeyError):
-                if number == len(lines):  # torn: the process died inside the write
-                    break
-                raise RunDamaged(f"{file}:{number}: not a row of metrics") from None
-            rows.append((row, len(line)))
-        return rows
+            row = load_json(line)
+            if not line.endswith(b"\n") or not isinstance(row["epoch"], int):
+                raise ValueError
+        except (ValueError, TypeError, KeyError):
+            if number == len(lines):  # torn: the process died inside the write
+                break
+            raise RunDamaged(f"{file}:{number}: not a row of metrics") from None
+        rows.append((row, len(line)))
+    return rows
 
 
 def no_such_folder(path: Path) -> UsageError:

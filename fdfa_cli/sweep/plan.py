@@ -16,7 +16,7 @@ from fdfa_cli.recipe.load import Document, Finding, Place, fail
 from fdfa_cli.recipe.overrides import assign
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
-from fdfa_cli.recipe.write import identity
+from fdfa_cli.recipe.write import identities
 from fdfa_cli.sweep import search
 from fdfa_cli.sweep.options import MAX_TRIALS, Sweep
 
@@ -31,16 +31,20 @@ class Trial:
     identity: str
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Trial:
-        """The trial that trains `recipe`.
+    def of(cls, recipe: Recipe, seeds: Sequence[int]) -> tuple[Trial, ...]:
+        """The trials that train `recipe`, one a seed.
 
         On one CPU thread unless the recipe says otherwise: sums then round the same whichever engine
         trains it, beside however many others.
         """
+        recipe = recipe.single()
         training = recipe.training
         training = training.model_copy(update={"threads": training.threads or 1})
-        recipe = recipe.single().model_copy(update={"training": training})
-        return cls(recipe, identity(recipe))
+        known = zip(seeds, identities(recipe, seeds), strict=True)
+        return tuple(
+            cls(recipe.model_copy(update={"training": training.model_copy(update={"seed": seed})}), key)
+            for seed, key in known
+        )
 
     @property
     def seed(self) -> int:
@@ -114,13 +118,7 @@ def configure(
             document = assign(document, tuple(key.split(".")), value, place)
         except ValueError as error:
             raise fail([Finding(place, str(error))]) from error
-    recipe = resolve(document).recipe
-    # A seed is checked by the section's own schema: each is only put in.
-    trials = tuple(
-        Trial.of(recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})}))
-        for seed in seeds
-    )
-    return Configuration(number, dict(overrides), trials)
+    return Configuration(number, dict(overrides), Trial.of(resolve(document).recipe, seeds))
 
 
 def collect(build: Callable[[Mapping[str, Any]], None], overrides: Iterable[Mapping[str, Any]]) -> None:
