@@ -38,7 +38,9 @@ from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.runs import Run
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
+from fdfa_cli.train.optimizers import Adam
 from fdfa_cli.train.progress import Quiet
+from fdfa_cli.train.schedules import Exponential
 
 #: Epochs of digits/mlp, which has 30, in the tests of learning.
 EPOCHS = 10
@@ -406,6 +408,56 @@ def test_grape_columns_have_norm_one_and_turn_towards_the_estimate():
 
 def _batch(step: Step) -> Batch:
     return Batch(step.x, step.labels, Mode(True, step.buffers, step.noise), LOSSES["cross_entropy"])
+
+
+def test_grape_calibrates_by_backpropagation_at_every_kth_batch():
+    network = NETWORKS["mlp"]
+    for every, calibrated in ((0, []), (1, [0, 1, 2, 3, 4, 5]), (3, [2, 5])):
+        rule = RULES.get("grape")(calibrate_every=every)
+        assert [t for t in range(6) if not rule.perturbations(network, 5, t)] == calibrated
+
+
+# --- published settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "law", "scale"),
+    [
+        # of C×N_l feedback on 6 units; of PEPITA's on 9 inputs; of fa's on 7×6 weights
+        ("dfa", {}, "uniform", (6 / 6) ** 0.5),
+        ("dfa", {"feedback_init": "uniform"}, "uniform", 1 / 6**0.5),
+        ("dkp", {"feedback_init": "zero"}, "constant", 0.0),
+        ("drtp", {}, "uniform", (6 / 6) ** 0.5),
+        ("fdfa", {}, "constant", 0.0),
+        ("fdfa-s", {}, "constant", 0.0),
+        ("grape", {}, "gaussian", 1.0),
+        ("pepita", {}, "uniform", 0.05 * (6 / 9) ** 0.5),
+        ("fa", {}, "uniform", 1 / 7**0.5),
+        ("frsf", {}, "uniform", 1 / 7**0.5),
+    ],
+)
+def test_initial_law_of_the_feedback(name, options, law, scale):
+    network = MLP(hidden=(7, 6)).build((9,), CLASSES)
+    draws = RULES.get(name)(**options).state(network)
+    draw = draws.get("feedback.1") or next(iter(draws.values()))
+    assert (draw.law, draw.scale) == (law, pytest.approx(scale))
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "rate"),
+    [("fdfa", "sgd", 0.01), ("fdfa-s", "sgd", 0.003), ("fdfa-adam", "adam", 1e-4), ("dkp", "adam", 1e-4)],
+)
+def test_feedback_has_its_own_optimizer_at_a_constant_rate(name, optimizer, rate):
+    own, schedule = RULES.get(name)().feedback_training(Adam(lr=0.5), Exponential())
+    assert (own.name, own.lr, own.weight_decay) == (optimizer, rate, 0)
+    assert getattr(own, "momentum", 0) == 0
+    assert {schedule.factor(t, 10) for t in (0, 3.5, 9)} == {1}
+
+
+def test_kolen_pollack_feedback_moves_with_the_weights_own_optimizer():
+    given = (Adam(lr=0.5), Exponential())
+    for name in ("kp", "lg-bp"):
+        assert RULES.get(name)().feedback_training(*given) == given
 
 
 # --- trainings -------------------------------------------------------------------------------------------
