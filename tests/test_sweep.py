@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -347,8 +348,11 @@ def test_interrupted_after_any_trial_it_ends_as_if_never_stopped(section, base, 
         assert store(folder) == whole
 
 
-def killed(file: Path, results: Path, engine: str, lines: int) -> None:
-    """Start a sweep as a process of its own, and kill it once it has reported so many trials."""
+def stopped(number: signal.Signals, file: Path, results: Path, engine: str, lines: int) -> tuple[int, str]:
+    """Start a sweep in a process group of its own, and signal it once it has reported so many trials.
+
+    Ctrl-C goes to the whole group, as from a terminal. Returns the exit code and the rest of stderr.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results)]
     process = subprocess.Popen(
@@ -357,13 +361,20 @@ def killed(file: Path, results: Path, engine: str, lines: int) -> None:
         stdout=subprocess.DEVNULL,
         text=True,
         env=environment,
+        start_new_session=True,
     )
     assert process.stderr is not None
     for _ in range(lines + 1):
         process.stderr.readline()
-    process.kill()
-    process.stderr.close()
-    assert process.wait() == -signal.SIGKILL
+    if number is signal.SIGINT:
+        while not any(log.stat().st_size for log in results.glob("*/2*/metrics.jsonl")):
+            time.sleep(0.1)  # until a worker is in the middle of training
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    with process.stderr:  # ends when the workers, who share it, have ended too
+        rest = process.stderr.read()
+    return process.wait(), rest
 
 
 def test_killed_at_several_moments_it_ends_as_if_never_stopped(tmp_path):
@@ -371,10 +382,18 @@ def test_killed_at_several_moments_it_ends_as_if_never_stopped(tmp_path):
     _, whole = swept(file, tmp_path / "whole", "--engine", "serial")
     results = tmp_path / "killed"
     for engine, lines in (("serial", 1), ("processes", 1)):
-        killed(file, results, engine, lines)
+        assert stopped(signal.SIGKILL, file, results, engine, lines)[0] == -signal.SIGKILL
     code, content = swept(file, results, "--engine", "serial")
     assert code == 0
     assert content == whole
+
+
+def test_ctrl_c_checkpoints_the_workers_and_says_how_to_go_on(tmp_path):
+    file = recipe(tmp_path, GRID, BASE.replace("epochs: 2", "epochs: 5000"))
+    code, error = stopped(signal.SIGINT, file, tmp_path / "results", "processes", 0)
+    assert code == 130
+    assert error == "fdfa: interrupted; what is done is stored: the same command goes on\n"
+    assert {status for status, *_ in store(tmp_path / "results").values()} == {"interrupted"}
 
 
 def test_processes_give_what_serial_gives(tmp_path, capsys):

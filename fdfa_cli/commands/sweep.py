@@ -72,7 +72,6 @@ def sweep(
     with open_store(folder, retry_failed) as store:
         for error in store.damaged:
             typer.echo(f"cannot be read, so trained again: {error}", err=True)
-        _write_recipe(plan, folder)
         chooser = partial(engines.choose, engine, workers=jobs, plugins=plugin or [])
         run(plan, Runner(store, chooser, fail_fast, quiet))
         bad = _finish(plan, store, recipe, given)
@@ -98,22 +97,17 @@ def _print_trials(plan: Plan, store: Store) -> None:
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
 
 
-def _write_recipe(plan: Plan, folder: Path) -> None:
-    from fdfa_cli.recipe.write import dump
-    from fdfa_cli.runs import atomic_write
-
-    recipe = plan.base.model_copy(update={"sweep": plan.sweep})
-    atomic_write(folder / "sweep.yaml", dump(recipe).encode())
-
-
 def _finish(plan: Plan, store: Store, recipe: str, given: list[str]) -> int:
     """Print and store what was found; returns how many trials failed or diverged."""
     from fdfa_cli.commands.report import show
+    from fdfa_cli.recipe.write import dump
     from fdfa_cli.runs import atomic_write
     from fdfa_cli.runs.files import dump_json
     from fdfa_cli.sweep import table
 
     standings = table.standings(plan, store)
+    whole = plan.base.model_copy(update={"sweep": plan.sweep})
+    atomic_write(store.folder / "sweep.yaml", dump(whole).encode())
     atomic_write(store.folder / "sweep.json", dump_json(table.stored(plan, store, standings), 2) + b"\n")
     show(table.table(plan, standings))
     best = table.winner(standings)

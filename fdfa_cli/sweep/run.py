@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import FdfaError
+from fdfa_cli.errors import FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.sweep.engines import Engine, Job
@@ -64,7 +64,7 @@ class Runner:
         check_environment(job.recipe for job in jobs)
         engine = self.engine(jobs)
         view.stage(len(jobs), engine.workers, until)
-        with closing(engine.run(jobs)) as outcomes:
+        with closing(engine.run(jobs)) as outcomes, _hint():
             for outcome in outcomes:
                 trial = by_identity[outcome.job.identity]
                 result = self.store.note(outcome)
@@ -132,6 +132,15 @@ def score(configuration: Configuration, plan: Plan, store: Store, epoch: int | N
         elif _status(store, trial) == "diverged":
             return None
     return math.fsum(values) / len(values) if values else None
+
+
+@contextmanager
+def _hint() -> Iterator[None]:
+    """Adds to an interruption what to do about it."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(f"{error}; what is done is stored: the same command goes on") from error
 
 
 def _status(store: Store, trial: Trial) -> str | None:

@@ -14,7 +14,7 @@ import signal
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 
 from fdfa_cli.errors import Interrupted
@@ -92,6 +92,7 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, environment, plugins, workers, os.getpid()), name="fdfa-worker"
         )
+        resource_tracker.ensure_running()  # here, because it unblocks the signal when it has started
         # Inherited: Ctrl-C never reaches a worker, not even while it starts. Here it is only held back.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
