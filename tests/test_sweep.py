@@ -228,6 +228,8 @@ def test_a_malformed_space_is_located_and_nothing_starts(section, tmp_path, caps
     assert f"{file}:{place}: " in error
     assert message in error
     assert not (tmp_path / "results").exists()
+    assert fdfa(["recipe", "check", str(file)]) == 2
+    assert capsys.readouterr().err.startswith(f"{file}:{place}: ")
 
 
 def test_all_that_is_wrong_is_reported_once(tmp_path, capsys):

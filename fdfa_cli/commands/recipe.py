@@ -23,7 +23,6 @@ def check(
     """Check recipes without running them; every problem of every file is reported."""
     _load(plugin)
     from fdfa_cli.errors import UsageError
-    from fdfa_cli.recipe.resolve import read
 
     overrides = [item for item in files if "=" in item and not Path(item).is_file()]
     recipes = [item for item in files if item not in overrides]
@@ -32,7 +31,7 @@ def check(
     failed = False
     for recipe in recipes:
         try:
-            read(recipe, overrides)
+            _check(recipe, overrides)
         except UsageError as error:
             print(error, file=sys.stderr)
             failed = True
@@ -97,6 +96,23 @@ def copy(
 
     print(library.copy(name, destination, force=force))
     print("to have an editor complete and check it, see `fdfa recipe schema --help`", file=sys.stderr)
+
+
+def _check(recipe: str, overrides: list[str]) -> None:
+    """Raise what is wrong with a recipe, with any trial of its sweep, or with any rule it compares."""
+    from fdfa_cli.compare import plan as compare
+    from fdfa_cli.recipe.library import find
+    from fdfa_cli.recipe.load import load
+    from fdfa_cli.recipe.overrides import apply
+    from fdfa_cli.recipe.resolve import resolve
+    from fdfa_cli.sweep import plan as sweep
+
+    document = apply(load(find(recipe)), overrides)
+    checked = resolve(document).recipe
+    if checked.sweep is not None:
+        sweep.plan(document)
+    if checked.compare is not None:
+        compare.plan(document, recipe)
 
 
 def _load(plugins: list[Path] | None) -> None:
