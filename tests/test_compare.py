@@ -57,6 +57,7 @@ def stored(
         for epoch, (accuracy, time) in enumerate(zip(val, seconds, strict=True), start=1):
             run.append({"epoch": epoch, "val_accuracy": accuracy, "train_seconds": time})
         best = {"best_val_accuracy": max(val), "test_accuracy": test, "peak_memory_bytes": memory}
+        best["median_epoch_seconds"] = statistics.median(seconds)
         run.update(
             status, None if status == "completed" else "told", **(best if status == "completed" else {})
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from fdfa_cli.compare.plan import Task
 from fdfa_cli.compare.stats import Mean, Paired, holm, mean, paired
-from fdfa_cli.runs import read_metrics
+from fdfa_cli.runs import iter_metrics
 from fdfa_cli.sweep.store import Result, Store
 
 #: The share of the baseline's best validation accuracy that a rule is timed to, unless one is given.
@@ -22,11 +22,10 @@ class Finished:
     """The figures of one completed run."""
 
     test_accuracy: float
-    best_val_accuracy: float | None
     #: The first epoch whose validation accuracy is at the target; None where none is.
     reached: int | None
-    #: Median over epochs, so that the first one's warm-up does not count.
-    epoch_seconds: float
+    #: Median over epochs.
+    epoch_seconds: float | None
     memory: float | None
 
 
@@ -94,7 +93,9 @@ def summarise(task: Task, store: Store, target: float | None = None) -> Summary:
                 p_holm=None,
                 reached=sum(run.reached is not None for run in runs.values()),
                 epochs_to_target=_median_epoch([run.reached for run in runs.values()]),
-                epoch_seconds=_median([run.epoch_seconds for run in runs.values()]),
+                epoch_seconds=_median(
+                    [run.epoch_seconds for run in runs.values() if run.epoch_seconds is not None]
+                ),
                 seconds_ratio=None if untimed else _ratio(runs, base, lambda run: run.epoch_seconds),
                 memory_ratio=None if untimed else _ratio(runs, base, lambda run: run.memory),
             )
@@ -124,18 +125,15 @@ def _default_target(runs: Mapping[int, Result | None]) -> float | None:
 
 
 def _figures(result: Result, target: float | None) -> Finished | None:
-    if result.status != "completed" or result.path is None:
-        return None
-    accuracy = result.summary.get("test_accuracy")
-    if accuracy is None:
-        return None
-    rows = read_metrics(result.path)
-    reached = next((r["epoch"] for r in rows if _at_least(r.get("val_accuracy"), target)), None)
-    seconds = statistics.median(row["train_seconds"] for row in rows)
     summary = result.summary
-    return Finished(
-        accuracy, summary.get("best_val_accuracy"), reached, seconds, summary.get("peak_memory_bytes")
-    )
+    accuracy = summary.get("test_accuracy")
+    if result.status != "completed" or result.path is None or accuracy is None:
+        return None
+    reached = None
+    if _at_least(summary.get("best_val_accuracy"), target):  # else there is nothing to look for
+        rows = iter_metrics(result.path)
+        reached = next((row["epoch"] for row in rows if _at_least(row.get("val_accuracy"), target)), None)
+    return Finished(accuracy, reached, summary.get("median_epoch_seconds"), summary.get("peak_memory_bytes"))
 
 
 def _at_least(value: float | None, target: float | None) -> bool:

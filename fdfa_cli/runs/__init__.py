@@ -13,7 +13,7 @@ Nothing here imports torch.
 
 from fdfa_cli.runs.files import atomic_write
 from fdfa_cli.runs.record import STATUSES, Record, Status, summarise
-from fdfa_cli.runs.run import Run, read_metrics
+from fdfa_cli.runs.run import Run, iter_metrics
 from fdfa_cli.runs.scan import Scan, by_identity, scan
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Status",
     "atomic_write",
     "by_identity",
-    "read_metrics",
+    "iter_metrics",
     "scan",
     "summarise",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,7 +165,7 @@ class Run:
 
         Raises `RunDamaged` where any other line is not a row.
         """
-        return read_metrics(self.path)
+        return list(iter_metrics(self.path))
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add the `row` of an epoch (its key ``epoch``), flushed; what is not finite is stored as null."""
@@ -227,30 +227,18 @@ class Run:
         return self._log
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """`Run.metrics` of the run in `folder`, for a caller who wants nothing else of it."""
-    data = _read(folder / "metrics.jsonl")
-    try:  # the whole file at once, which takes a quarter of the time, where every line is a row
-        rows: list[dict[str, Any]] = load_json(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
-        if len(rows) == data.count(b"\n") and all(isinstance(row["epoch"], int) for row in rows):
-            return rows
-    except (ValueError, TypeError, KeyError):
-        pass
-    return [row for row, _ in _lines(folder)]
+def iter_metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `Run.metrics` of the run in `folder`, each read when it is asked for."""
+    return (row for row, _ in _lines(folder))
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise RunDamaged(f"{file}: {error.strerror}") from error
-
-
-def _lines(folder: Path) -> list[tuple[dict[str, Any], int]]:
+def _lines(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Each intact row of metrics.jsonl with its size in bytes."""
     file = folder / "metrics.jsonl"
-    lines = _read(file).splitlines(keepends=True)
-    rows = []
+    try:
+        lines = file.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise RunDamaged(f"{file}: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         try:
             row = load_json(line)
@@ -258,10 +246,9 @@ def _lines(folder: Path) -> list[tuple[dict[str, Any], int]]:
                 raise ValueError
         except (ValueError, TypeError, KeyError):
             if number == len(lines):  # torn: the process died inside the write
-                break
+                return
             raise RunDamaged(f"{file}:{number}: not a row of metrics") from None
-        rows.append((row, len(line)))
-    return rows
+        yield row, len(line)
 
 
 def no_such_folder(path: Path) -> UsageError:

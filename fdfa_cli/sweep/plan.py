@@ -25,9 +25,10 @@ SEED = "training.seed"
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: its complete recipe, and the identity by which a store knows it."""
+    """One training: the recipe of its configuration, its seed, and the identity by which a store knows it."""
 
-    recipe: Recipe
+    configured: Recipe
+    seed: int
     identity: str
 
     @classmethod
@@ -37,19 +38,20 @@ class Trial:
         On one CPU thread unless the recipe says otherwise: sums then round the same whichever engine
         trains it, beside however many others.
         """
-        recipe = recipe.single()
-        training = recipe.training
-        training = training.model_copy(update={"threads": training.threads or 1})
+        threads = recipe.training.threads or 1
+        recipe = _with_training(recipe.single(), threads=threads)
         known = zip(seeds, identities(recipe, seeds), strict=True)
-        return tuple(
-            cls(recipe.model_copy(update={"training": training.model_copy(update={"seed": seed})}), key)
-            for seed, key in known
-        )
+        return tuple(cls(recipe, seed, key) for seed, key in known)
 
     @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.recipe.training.seed
+    def recipe(self) -> Recipe:
+        """The complete recipe; made when it is asked for, since most trials of a large plan are done."""
+        return _with_training(self.configured, seed=self.seed)
+
+    @property
+    def epochs(self) -> int:
+        """How long it trains."""
+        return self.configured.training.epochs
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,10 @@ def check_searchable(key: str, place: Place) -> list[Finding]:
     if section == "training" and option in EXECUTION_FIELDS:
         return [Finding(place, f"{key} changes where a run computes, not what: set it in its section")]
     return []
+
+
+def _with_training(recipe: Recipe, **changed: Any) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
 
 
 def _check(recipe: Recipe, sweep: Sweep, document: Document) -> None:

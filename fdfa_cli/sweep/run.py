@@ -105,7 +105,7 @@ def run(plan: Plan, runner: Runner) -> None:
             ended(trial, result)
     view = View(tally, name, runner.quiet)
     active = list(plan.configurations)
-    longest = max(trial.recipe.training.epochs for trial in trials)
+    longest = max(trial.epochs for trial in trials)
     with view.live():
         if sweep.prune is not None:
             for rung in sweep.prune.rungs(longest):

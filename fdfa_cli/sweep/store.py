@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.errors import UsageError
-from fdfa_cli.runs import Run, Status, by_identity, read_metrics, scan
+from fdfa_cli.runs import Run, Status, by_identity, iter_metrics, scan
 from fdfa_cli.runs.files import lock
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.plan import Trial
@@ -101,11 +101,11 @@ class Store:
         result = self.get(trial)
         if result is None:
             return None
-        if epoch is None or epoch >= trial.recipe.training.epochs:
+        if epoch is None or epoch >= trial.epochs:
             return result.summary.get(metric) if result.status == "completed" else None
         if result.epochs <= epoch or result.path is None:
             return result.summary.get(metric) if result.epochs == epoch else None
-        row = next((row for row in read_metrics(result.path) if row["epoch"] == epoch), {})
+        row = next((row for row in iter_metrics(result.path) if row["epoch"] == epoch), {})
         return row.get(metric)
 
     def _job(self, trial: Trial, until: int | None) -> Job:
@@ -123,7 +123,7 @@ class Store:
 
     @staticmethod
     def _pause(trial: Trial, until: int | None) -> int | None:
-        return until if until is not None and until < trial.recipe.training.epochs else None
+        return until if until is not None and until < trial.epochs else None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -90,12 +91,15 @@ def fit(
 
         if session.epoch < recipe.training.epochs:
             return {}
-        best = max(run.metrics(), key=lambda row: row.get("val_accuracy") or 0.0)
+        history = run.metrics()
+        best = max(history, key=lambda row: row.get("val_accuracy") or 0.0)
         return {
             "best_val_accuracy": best.get("val_accuracy"),
             "best_val_epoch": best["epoch"],
             **evaluate(session, splits.test, "test"),
             "peak_memory_bytes": peak_memory(device),
+            # The median: the first epoch of a process is slower than those that follow.
+            "median_epoch_seconds": statistics.median(row["train_seconds"] for row in history),
         }
 
 
