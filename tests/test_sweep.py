@@ -211,7 +211,10 @@ MALFORMED = {
     "  search: random\n  trials: 0\n  parameters: {optimizer.lr: {values: [1]}}": ("8:11", "at least 1"),
     "  search: random\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "random needs trials"),
     "  trials: 3\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "a grid trains every combination"),
-    "  search: tree\n  parameters: {optimizer.lr: {values: [1]}}": ("7:11", "'grid', 'random' or 'sobol'"),
+    "  search: tree\n  parameters: {optimizer.lr: {values: [1]}}": (
+        "7:11",
+        "'grid', 'random', 'sobol' or 'tpe'",
+    ),
     "  metric: test_accuracy\n  parameters: {optimizer.lr: {values: [1]}}": ("7:11", "never of test data"),
     "  seeds: [1, 1]\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "given twice"),
     "  seeds: 0\n  parameters: {optimizer.lr: {values: [1]}}": ("7:10", "at least 1"),

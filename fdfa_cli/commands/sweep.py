@@ -56,7 +56,7 @@ def sweep(
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.sweep import engines
     from fdfa_cli.sweep.plan import plan as make_plan
-    from fdfa_cli.sweep.run import Runner, folder_of, run
+    from fdfa_cli.sweep.run import Runner, folder_of, known, run
     from fdfa_cli.sweep.store import Store, open_store
 
     for file in plugin or []:
@@ -66,14 +66,15 @@ def sweep(
     plan = make_plan(apply(load(file), given))
     folder = folder_of(plan.base, file.stem, "sweep", results)
     if dry_run:
-        _print_trials(plan, Store(folder))
+        store = Store(folder)
+        _print_trials(known(plan, store), store)
         typer.echo(folder)
         return
     with open_store(folder, retry_failed) as store:
         for error in store.damaged:
             typer.echo(f"cannot be read, so trained again: {error}", err=True)
         chooser = partial(engines.choose, engine, workers=jobs, plugins=plugin or [])
-        run(plan, Runner(store, chooser, fail_fast, quiet))
+        plan = run(plan, Runner(store, chooser, fail_fast, quiet))
         bad = _finish(plan, store, recipe, given)
     typer.echo(folder)
     if bad:
@@ -94,7 +95,10 @@ def _print_trials(plan: Plan, store: Store) -> None:
         values = (plain(configuration.overrides[key]) for key in keys)
         status = result.status if result else "new"
         rows.append((str(number), *values, str(trial.seed), trial.identity, status))
-    show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
+    notes = []
+    if plan.left:
+        notes.append(f"and {plan.left} more, suggested in rounds from the results of those before")
+    show(Table(tuple(Column(title, title) for title in titles), tuple(rows), tuple(notes)))
 
 
 def _finish(plan: Plan, store: Store, recipe: str, given: list[str]) -> int:

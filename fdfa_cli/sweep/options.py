@@ -77,13 +77,28 @@ class Space(Options):
             return listed[min(int(u * len(listed)), len(listed) - 1)]
         assert self.low is not None
         assert self.high is not None
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
         # Whole numbers share the range in equal parts, the ends included.
-        low, high = (self.low - 0.5, self.high + 0.5) if whole else (self.low, self.high)
-        x = low * (high / low) ** u if self.log else low + (high - low) * u
-        if whole:
-            return min(max(round(x), int(self.low)), int(self.high))
-        return min(max(float(f"{x:.6g}"), self.low), self.high)  # digits that a person can retype
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        return self.nearest(low * (high / low) ** u if self.log else low + (high - low) * u)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All values of a list, the first and the last of a range."""
+        if self.values is not None:
+            return self.values
+        listed = self.listed or (self.low, self.high)
+        return listed[0], listed[-1]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def nearest(self, x: float) -> int | float:
+        """The value of the range nearest to `x`, with no more digits than a person can retype."""
+        assert self.low is not None
+        assert self.high is not None
+        return min(max(round(x) if self.whole else float(f"{x:.6g}"), self.low), self.high)
 
 
 class Prune(Options):
@@ -106,6 +121,19 @@ class Prune(Options):
         return itertools.takewhile(lambda epoch: epoch < epochs, powers)
 
 
+class Tpe(Options):
+    """How a search by tree-structured Parzen estimators learns: in rounds, whoever trains them.
+
+    A round is suggested from the results of all rounds before it, so it depends neither on the engine nor
+    on who was faster.
+    """
+
+    startup: Annotated[int, Field(ge=1, description="configurations of the first round, drawn at random")] = (
+        10
+    )
+    round: Annotated[int, Field(ge=1, description="configurations of every round after it")] = 8
+
+
 class Sweep(Options):
     """Many trainings: which configurations, under which seeds, and by which metric the best is chosen."""
 
@@ -113,8 +141,11 @@ class Sweep(Options):
         dict[str, Space], Field(description="dotted keys of the recipe, and the values each may take")
     ]
     search: Annotated[
-        Literal["grid", "random", "sobol"],
-        Field(description="every combination, independent draws, or an even spread (Sobol's sequence)"),
+        Literal["grid", "random", "sobol", "tpe"],
+        Field(
+            description="every combination, independent draws, an even spread (Sobol's sequence), or draws "
+            "that learn from the results before them (tree-structured Parzen estimators)"
+        ),
     ] = "grid"
     trials: Annotated[
         int | None, Field(ge=1, le=MAX_TRIALS, description="configurations to draw; not for a grid")
@@ -123,6 +154,9 @@ class Sweep(Options):
         Seeds, Field(description="a list, or how many from training.seed on; each configuration takes all")
     ] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63, description="of the search, not of a run")] = 0
+    tpe: Annotated[
+        Tpe | None, Field(description="the rounds of search: tpe, where the defaults will not do")
+    ] = None
     metric: Annotated[
         Literal["val_accuracy", "val_loss", "train_accuracy", "train_loss"],
         Field(description="of the last epoch, by which configurations are compared; never of test data"),
@@ -134,9 +168,11 @@ class Sweep(Options):
         if not self.parameters:
             raise ValueError("parameters is empty: give at least one key with its values")
         if self.search == "grid" and self.trials is not None:
-            raise ValueError("trials: a grid trains every combination; trials are for random and sobol")
+            raise ValueError("trials: a grid trains every combination; trials are for random, sobol and tpe")
         if self.search != "grid" and self.trials is None:
             raise ValueError(f"search: {self.search} needs trials, the number of configurations to draw")
+        if self.tpe is not None and self.search != "tpe":
+            raise ValueError(f"tpe: these options are for search: tpe, and this one is {self.search}")
         if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice")
         return self

@@ -1,14 +1,16 @@
 """From a recipe to its trials. Pure: nothing is trained, read or written here.
 
 Every trial is the recipe under other values, resolved and checked as `fdfa train` would, before any of
-them starts; whatever is wrong with any of them is reported at its place in the recipe, once.
+them starts; whatever is wrong with any of them is reported at its place in the recipe, once. A plan has
+rounds: a search that learns adds the next one when all before it are at their end, any other has one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from fdfa_cli.errors import Problem, RecipeError
@@ -19,6 +21,7 @@ from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
 from fdfa_cli.recipe.write import identities
 from fdfa_cli.sweep import search
 from fdfa_cli.sweep.options import MAX_TRIALS, Sweep
+from fdfa_cli.sweep.search import Told
 
 SEED = "training.seed"
 
@@ -65,20 +68,76 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole sweep: the base recipe, the section, and what to train."""
+    """A sweep as far as it is known: the recipe, its section, and what to train, round by round.
+
+    Draws that agree are one configuration, which then stands in `rounds` once for each draw.
+    """
 
     base: Recipe
     sweep: Sweep
-    configurations: tuple[Configuration, ...]
+    document: Document = field(repr=False)
+    rounds: tuple[tuple[Configuration, ...], ...] = ()
+
+    @cached_property
+    def draws(self) -> list[Configuration]:
+        """The configurations of all rounds in the order in which they were drawn."""
+        return [configuration for drawn in self.rounds for configuration in drawn]
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """All of them, each once."""
+        return list({configuration.number: configuration for configuration in self.draws}.values())
 
     @property
     def trials(self) -> list[Trial]:
         """All of them, seed by seed within each configuration."""
         return [trial for configuration in self.configurations for trial in configuration.trials]
 
+    @property
+    def left(self) -> int:
+        """How many configurations are to be drawn in rounds to come."""
+        return 0 if self.sweep.trials is None else self.sweep.trials - len(self.draws)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those under which every configuration is trained."""
+        return self.sweep.seed_list(self.base.training.seed)
+
+    def extended(self, told: Sequence[Told]) -> Plan | None:
+        """The plan with one more round, once all `draws` are at their end; None where there is none.
+
+        Raises `RecipeError` with everything that is wrong with the round's trials.
+        """
+        overrides = search.next_round(self.sweep, told)
+        if not overrides:
+            return None
+        known = {c.trials[0].identity: c for c in self.configurations}
+        drawn = []
+
+        def build(overrides: Mapping[str, Any]) -> None:
+            new = self._configure(overrides, len(known) + 1)
+            drawn.append(known.setdefault(new.trials[0].identity, new))
+
+        collect(build, overrides)
+        return replace(self, rounds=(*self.rounds, tuple(drawn)))
+
+    def check_ends(self) -> None:
+        """Check trials at the ends of every parameter's values, one parameter at a time.
+
+        Raises `RecipeError`. For a search of which only the first round is known before it is trained.
+        """
+        alone = [{key: value} for key, space in self.sweep.parameters.items() for value in space.ends]
+        collect(lambda overrides: self._configure(overrides, 0), alone)
+
+    def _configure(self, overrides: Mapping[str, Any], number: int) -> Configuration:
+        def place_of(key: str, value: Any) -> Place:
+            return _place(self.document, self.sweep, key, value)
+
+        return configure(without_sections(self.document), overrides, self.seeds, number, place_of)
+
 
 def plan(document: Document) -> Plan:
-    """The sweep that a recipe file asks for.
+    """The sweep that a recipe file asks for, up to and including its first round.
 
     Raises `RecipeError` with everything that is wrong with the recipe, its section, or any trial.
     """
@@ -87,19 +146,12 @@ def plan(document: Document) -> Plan:
     if sweep is None:
         raise fail([Finding(document.place(()), "no section sweep: it says what to try (see the README)")])
     _check(recipe, sweep, document)
-    base = without_sections(document)
-    seeds = sweep.seed_list(recipe.training.seed)
-    distinct: dict[str, Configuration] = {}
-
-    def place_of(key: str, value: Any) -> Place:
-        return _place(document, sweep, key, value)
-
-    def build(overrides: Mapping[str, Any]) -> None:
-        configuration = configure(base, overrides, seeds, len(distinct) + 1, place_of)
-        distinct.setdefault(configuration.trials[0].identity, configuration)
-
-    collect(build, search.configurations(sweep))
-    return Plan(recipe.single(), sweep, tuple(distinct.values()))
+    empty = Plan(recipe.single(), sweep, document)
+    if sweep.search == "tpe":
+        empty.check_ends()
+    first = empty.extended(())
+    assert first is not None, "the schema asks for at least one"
+    return first
 
 
 def configure(
@@ -123,7 +175,7 @@ def configure(
     return Configuration(number, dict(overrides), Trial.of(resolve(document).recipe, seeds))
 
 
-def collect(build: Callable[[Mapping[str, Any]], None], overrides: Iterable[Mapping[str, Any]]) -> None:
+def collect(build: Callable[[Mapping[str, Any]], object], overrides: Iterable[Mapping[str, Any]]) -> None:
     """Call `build` on all `overrides`; raises `RecipeError` with the problems of all of them, each once."""
     problems: dict[Problem, None] = {}
     for chosen in overrides:

@@ -13,8 +13,10 @@ from fdfa_cli.errors import FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.sweep.engines import Engine, Job
+from fdfa_cli.sweep.options import Prune
 from fdfa_cli.sweep.plan import Configuration, Plan, Trial
 from fdfa_cli.sweep.prune import survivors
+from fdfa_cli.sweep.search import Told
 from fdfa_cli.sweep.store import Result, Store
 from fdfa_cli.sweep.view import Tally, View, label
 from fdfa_cli.train.loop import prepare
@@ -80,43 +82,93 @@ def folder_of(base: Recipe, stem: str, kind: str, results: Path) -> Path:
     return results / f"{stem}-{kind}-{identity(base)[:8]}"
 
 
-def run(plan: Plan, runner: Runner) -> None:
-    """Train a whole sweep: all of its trials, or, where it prunes, from rung to rung those that go on."""
-    sweep, store = plan.sweep, runner.store
-    trials = plan.trials
-    owner = {t.identity: configuration for configuration in plan.configurations for t in configuration.trials}
-    tally = Tally(len(trials))
+def run(plan: Plan, runner: Runner) -> Plan:
+    """Train a whole sweep, round by round; returns the plan with all of its rounds."""
+    sweeping = _Sweeping(plan, runner)
+    with sweeping.view.live():
+        further: Plan | None = plan
+        while further is not None:
+            plan = further
+            sweeping.train(plan)
+            further = plan.extended(told(plan, runner.store))
+    return plan
 
-    def name(trial: Trial) -> str:
-        return f"{label(owner[trial.identity].overrides)} seed={trial.seed}"
 
-    def ended(trial: Trial, result: Result) -> str:
-        value = result.summary.get(sweep.metric)
+def known(plan: Plan, store: Store) -> Plan:
+    """`plan` with the rounds that follow from what is stored."""
+    ends = ("completed", "pruned", "diverged", "failed")
+    while all(_status(store, trial) in ends for trial in _trials(plan.rounds[-1])):
+        further = plan.extended(told(plan, store))
+        if further is None:
+            break
+        plan = further
+    return plan
+
+
+class _Sweeping:
+    """A sweep under way: what its rounds share."""
+
+    def __init__(self, plan: Plan, runner: Runner) -> None:
+        self._sweep, self._runner, self._store = plan.sweep, runner, runner.store
+        self._tally = Tally(0)
+        self._owner: dict[str, Configuration] = {}
+        #: For each rung the scores of all configurations that got there.
+        self._rungs: dict[int, list[float | None]] = {}
+        self.view = View(self._tally, self._name, runner.quiet)
+
+    def train(self, plan: Plan) -> None:
+        """Train the last round of `plan`: all its trials to their end, or from rung to rung those that go on.
+
+        A rung compares with all configurations that ever got there, those of earlier rounds included.
+        """
+        active = [c for c in plan.configurations if c.trials[0].identity not in self._owner]
+        self._owner |= {trial.identity: c for c in active for trial in c.trials}
+        self._tally.total = len(self._owner) + plan.left * len(plan.seeds)
+        for trial in _trials(active):
+            result = self._store.get(trial)
+            if result is not None and not self._store.jobs([trial]):
+                self._tally.counts[result.status] += 1
+                self._ended(trial, result)
+        if self._sweep.prune is not None and active:
+            longest = max(trial.epochs for trial in _trials(active))
+            for rung in self._sweep.prune.rungs(longest):
+                self._runner.train(_trials(active), self.view, self._ended, rung)
+                active = self._survivors(plan, self._sweep.prune, active, rung)
+        self._runner.train(_trials(active), self.view, self._ended)
+
+    def _survivors(
+        self, plan: Plan, prune: Prune, active: list[Configuration], rung: int
+    ) -> list[Configuration]:
+        """Those of `active` that go on after `rung`; the others are marked pruned."""
+        before = self._rungs.setdefault(rung, [])
+        scores = [score(c, plan, self._store, rung) for c in active]
+        kept = {i - len(before) for i in survivors([*before, *scores], prune)}
+        before += scores
+        for trial in _trials(c for i, c in enumerate(active) if i not in kept):
+            self._store.prune(trial, f"behind after epoch {rung}")
+            self._tally.counts["pruned"] += _status(self._store, trial) == "pruned"
+        return [c for i, c in enumerate(active) if i in kept]
+
+    def _name(self, trial: Trial) -> str:
+        return f"{label(self._owner[trial.identity].overrides)} seed={trial.seed}"
+
+    def _ended(self, trial: Trial, result: Result) -> str:
+        value = result.summary.get(self._sweep.metric)
         if value is None:
             return ""
         if result.status == "completed":
-            tally.score(label(owner[trial.identity].overrides), sweep.better(value))
-        return f"{sweep.metric} {value:.4f}"
+            self._tally.score(label(self._owner[trial.identity].overrides), self._sweep.better(value))
+        return f"{self._sweep.metric} {value:.4f}"
 
-    for trial in trials:
-        result = store.get(trial)
-        if result is not None and not store.jobs([trial]):
-            tally.counts[result.status] += 1
-            ended(trial, result)
-    view = View(tally, name, runner.quiet)
-    active = list(plan.configurations)
-    longest = max(trial.epochs for trial in trials)
-    with view.live():
-        if sweep.prune is not None:
-            for rung in sweep.prune.rungs(longest):
-                runner.train(_trials(active), view, ended, rung)
-                kept = survivors([score(c, plan, store, rung) for c in active], sweep.prune)
-                dropped = [c for i, c in enumerate(active) if i not in set(kept)]
-                active = [active[i] for i in kept]
-                for trial in _trials(dropped):
-                    store.prune(trial, f"behind after epoch {rung}")
-                    tally.counts["pruned"] += _status(store, trial) == "pruned"
-        runner.train(_trials(active), view, ended)
+
+def told(plan: Plan, store: Store) -> list[Told]:
+    """What every draw of `plan` came to."""
+    found = {}
+    for c in plan.configurations:
+        pruned = [r.epochs for t in c.trials if (r := store.get(t)) is not None and r.status == "pruned"]
+        rung = min(pruned, default=None)
+        found[c.number] = Told(c.overrides, score(c, plan, store, rung), rung)
+    return [found[c.number] for c in plan.draws]
 
 
 def score(configuration: Configuration, plan: Plan, store: Store, epoch: int | None = None) -> float | None:

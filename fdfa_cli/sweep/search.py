@@ -1,25 +1,46 @@
 """Which configurations a search looks at.
 
-All but the grid place points u in [0, 1)ᴰ, one coordinate for each of the D parameters, which `Space.at`
-turns into values. Point i depends on nothing but the seed of the search and i, so asking for more points
-keeps the first ones.
+Random and Sobol searches place points u in [0, 1)ᴰ, one coordinate for each of the D parameters, which
+`Space.at` turns into values. Point i depends on nothing but the seed of the search and i, so asking for
+more points keeps the first ones. TPE learns: its points come in rounds, each a function of the seed and of
+what all rounds before it came to.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fdfa_cli.sweep.options import Space, Sweep
+from fdfa_cli.sweep.options import Space, Sweep, Tpe
 
 #: Values by dotted key.
 Overrides = dict[str, Any]
 
 
-def configurations(sweep: Sweep) -> list[Overrides]:
-    """The configurations of a grid, random or Sobol search, in the order they are numbered."""
+@dataclass(frozen=True)
+class Told:
+    """What a configuration came to: its `score`, more being better, at `epoch` (None: at the end).
+
+    The score is None where there is none to be had: it diverged, or failed under every seed.
+    """
+
+    overrides: Mapping[str, Any]
+    score: float | None
+    epoch: int | None = None
+
+
+def next_round(sweep: Sweep, told: Sequence[Told]) -> list[Overrides]:
+    """The configurations to look at once those of all rounds before are `told`, in the order of both.
+
+    None when the search is at its end. Every search but TPE has one round.
+    """
+    if sweep.search == "tpe":
+        return _next_of_tpe(sweep, told)
+    if told:
+        return []
     if sweep.search == "grid":
         return list(grid(sweep.parameters))
     assert sweep.trials is not None, "the schema asks for it"
@@ -51,6 +72,16 @@ def sobol(parameters: Mapping[str, Space], seed: int, count: int) -> list[Overri
         {key: space.at(float(u)) for (key, space), u in zip(parameters.items(), point, strict=True)}
         for point in points
     ]
+
+
+def _next_of_tpe(sweep: Sweep, told: Sequence[Told]) -> list[Overrides]:
+    from fdfa_cli.sweep.tpe import suggest
+
+    assert sweep.trials is not None, "the schema asks for it"
+    options, left = sweep.tpe or Tpe(), sweep.trials - len(told)
+    if not told:
+        return [random(sweep.parameters, sweep.seed, i) for i in range(min(options.startup, left))]
+    return suggest(sweep.parameters, sweep.seed, told, min(options.round, left))
 
 
 def _uniform(text: str) -> float:
