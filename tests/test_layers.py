@@ -98,6 +98,7 @@ CASES = [
         (2, 6, 5),
         lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1),
     ),
+    Case("1×1 conv of stride 2", Conv2d(2, 3, 1, stride=2), (2, 6, 5), lambda: nn.Conv2d(2, 3, 1, stride=2)),
     Case(
         "conv in groups without bias",
         Conv2d(4, 6, 3, groups=2, bias=False),

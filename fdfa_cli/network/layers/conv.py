@@ -4,6 +4,10 @@
     dy = W ∗ dx
 
 ∇W, ∇b and dx come from one call of torch's convolution_backward, dx only where asked.
+
+A 1×1 kernel of stride s sees every s-th position only: those are cut out, and the convolution runs at stride
+1. Left to itself oneDNN cuts them into a workspace of its own, and its weight gradient of channels-last
+float32 images with fewer channels than a vector register holds writes past the end of it (oneDNN issue 6035).
 """
 
 from __future__ import annotations
@@ -72,12 +76,13 @@ class Conv2d(Layer):
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """See `Layer.vjp`."""
+        x, stride = self._seen(saved)
         dx, weight, bias = torch.ops.aten.convolution_backward(
             dy,
-            saved,
+            x,
             params[self.key("weight")].to(dy.dtype),
             [self.outputs],
-            [self.stride] * 2,
+            [stride] * 2,
             [self.padding] * 2,
             [1, 1],  # dilation
             False,  # transposed
@@ -88,11 +93,23 @@ class Conv2d(Layer):
         grads = {self.key("weight"): weight}
         if self.bias:
             grads[self.key("bias")] = bias
-        return grads, dx if need_dx else None
+        if not need_dx:
+            return grads, None
+        if stride != self.stride:  # nothing comes back to the positions that were not seen
+            seen, dx = dx, torch.zeros_like(saved)
+            self._seen(dx)[0].copy_(seen)
+        return grads, dx
 
     def _convolve(self, params: Tensors, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         weight = params[self.key("weight")].to(x.dtype)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
+        x, stride = self._seen(x)
+        return F.conv2d(x, weight, bias, stride, self.padding, groups=self.groups)
+
+    def _seen(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """What of `x` the kernel sees (a view), and the stride over that."""
+        if self.kernel > 1 or self.padding:
+            return x, self.stride
+        return x[..., :: self.stride, :: self.stride], 1
 
 
 def window_positions(shape: Shape, kernel: int, stride: int, padding: int, what: str) -> tuple[int, int]:
