@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from fdfa_cli.report.tables import Table
+    from fdfa_cli.runs import Run
 
 DEFAULT = Path("results")
 
@@ -37,6 +38,9 @@ def report(
     format: Annotated[
         Format, typer.Option(help="json and csv hold every stored number, accuracies as fractions of 1.")
     ] = Format.table,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw figures into a folder, as SVG and PNG.")
+    ] = None,
 ) -> None:
     """Show stored runs, one row each; trains nothing.
 
@@ -44,12 +48,12 @@ def report(
     """
     gc.disable()  # what is read is needed to the end; looking for garbage in it takes a fifth of the time
     try:
-        _report(paths or [], format)
+        _report(paths or [], format, plots)
     finally:
         gc.enable()
 
 
-def _report(paths: list[Path], format: Format) -> None:
+def _report(paths: list[Path], format: Format, plots: Path | None) -> None:
     from fdfa_cli.errors import RunDamaged
     from fdfa_cli.report import export, tables
     from fdfa_cli.runs import Scan, scan
@@ -69,9 +73,20 @@ def _report(paths: list[Path], format: Format) -> None:
             Format.latex: (export.to_latex, tables.SUMMARY),
         }[format]
         sys.stdout.write(write(tables.runs_table(found.runs, columns)))
+    if plots is not None and found.runs:
+        _draw(found.runs, plots)
     if found.damaged:
         sys.stdout.flush()
         raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in found.damaged))
+
+
+def _draw(runs: list[Run], folder: Path) -> None:
+    from fdfa_cli.report.plots import PLOTS, material
+    from fdfa_cli.report.plots.save import save
+    from fdfa_cli.report.tables import printable
+
+    for line in save(material(runs), folder, PLOTS):
+        typer.echo(printable(line), err=True)
 
 
 def show(table: Table) -> None:

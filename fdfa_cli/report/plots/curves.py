@@ -1,0 +1,108 @@
+"""Training over time: learning curves, and accuracy against the seconds it took."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fdfa_cli.compare.stats import FEWEST, mean
+from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
+from fdfa_cli.report.plots.material import Group, Material
+from fdfa_cli.report.plots.panels import MOST, Line, lines
+
+Row = dict[str, Any]
+
+
+def learning_curves(material: Material, width: float) -> Picture:
+    """The metric after each epoch, mean and spread over the seeds of each group."""
+    metric = _metric(material)
+    panels = _panels(material, metric, lambda rows: [float(row["epoch"]) for row in rows])
+    return Picture(
+        lines(panels, "epoch", phrase(metric), width), _caption(material, panels, "Mean over seeds")
+    )
+
+
+def accuracy_over_time(material: Material, width: float) -> Picture:
+    """The metric against the seconds of training, of runs that one machine trained alone."""
+    metric = _metric(material)
+    runs = [run for group in material.groups for run in group.completed]
+    origins = [run.record.provenance[-1] if run.record.provenance else {} for run in runs]
+    if any(origin.get("workers", 1) != 1 for origin in origins):
+        raise DoesNotApply("runs trained beside others, so their seconds cannot be compared")
+    machines = {
+        tuple(origin.get(k) for k in ("device", "threads", "cores", "platform")) for origin in origins
+    }
+    if len(machines) > 1:
+        raise DoesNotApply("runs come from different machines, so their seconds cannot be compared")
+
+    def seconds(rows: Sequence[Row]) -> list[float]:
+        return list(itertools.accumulate(row.get("train_seconds") or 0.0 for row in rows))
+
+    panels = _panels(material, metric, seconds)
+    caption = _caption(material, panels, "Mean over seeds of both axes; evaluation not counted")
+    return Picture(lines(panels, "seconds of training (s)", phrase(metric), width), caption)
+
+
+def _metric(material: Material) -> str:
+    metric = material.metric_of_epochs()
+    if metric is None:
+        raise DoesNotApply("no completed run has a metric of its epochs")
+    return metric
+
+
+def _panels(
+    material: Material, metric: str, x_of: Callable[[Sequence[Row]], list[float]]
+) -> dict[str, list[Line]]:
+    """A line for each group with completed runs, the one that ends best first where there are many."""
+    sign = -1 if metric.endswith("_loss") else 1
+    panels: dict[str, list[Line]] = {}
+    for task, groups in material.tasks.items():
+        drawn = [line for group in groups if (line := _line(group, metric, x_of)) is not None]
+        if len(drawn) > MOST:
+            drawn.sort(key=lambda line: -sign * line.y[-1])
+        if drawn:
+            panels[task] = drawn
+    return panels
+
+
+def _line(group: Group, metric: str, x_of: Callable[[Sequence[Row]], list[float]]) -> Line | None:
+    """Mean and spread of a group at every epoch that all its completed runs have."""
+    unit = scale(metric)
+    xs = [x_of(rows) for rows in group.rows]
+    line = Line(f"{group.label} (n={len(xs)})", [], [], [], [])
+    for i in range(min(map(len, group.rows), default=0)):
+        found = (rows[i].get(metric) for rows in group.rows)
+        values = [unit * value for value in found if value is not None]
+        centre = mean(values)
+        if centre is None or centre.n < len(xs):
+            continue
+        line.x.append(math.fsum(x[i] for x in xs) / len(xs))
+        line.y.append(centre.mean)
+        if centre.half is not None:
+            line.low.append(centre.mean - centre.half)
+            line.high.append(centre.mean + centre.half)
+        elif len(xs) > 1:
+            line.low.append(min(values))
+            line.high.append(max(values))
+    return line if line.y else None
+
+
+def _caption(material: Material, panels: dict[str, list[Line]], what: str) -> str:
+    sizes = {len(group.rows) for group in material.groups}
+    parts = []
+    if any(n >= FEWEST for n in sizes):
+        parts.append("95 % t-interval")
+    if 2 in sizes:
+        parts.append("minimum to maximum where n = 2")
+    sentences = [f"{what}; bands: {', '.join(parts)}." if parts else f"{what}; one run each, so no bands."]
+    sentences += [
+        f"{task}: the {MOST} of {len(several)} that end best, all others faint behind them."
+        for task, several in panels.items()
+        if len(several) > MOST
+    ]
+    others = sum(len(group.runs) - len(group.rows) for group in material.groups)
+    if others:
+        sentences.append(f"{others} runs that did not complete are not drawn.")
+    return " ".join(sentences)

@@ -1,0 +1,214 @@
+"""What a metric answers to the values that a sweep tried: one parameter at a time, and in pairs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fdfa_cli.report.plots.axis import MOST_VALUES, Parameter
+from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
+from fdfa_cli.report.plots.material import Material, swept
+from fdfa_cli.report.plots.panels import MOST, Legend, canvas
+from fdfa_cli.report.plots.style import FAINT, INK, look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Of more swept parameters than this, pairs are drawn of those that move the metric most.
+MOST_PAIRED = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration's values by key, and its mean over seeds in the unit of the axis."""
+
+    values: dict[str, Any]
+    score: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials of one task and rule, and the keys in which they differ.
+
+    `sign` is −1 where less is better.
+    """
+
+    name: str
+    keys: list[str]
+    trials: list[Trial]
+    sign: int
+
+    def best(self, cell_of: dict[str, Parameter]) -> dict[tuple[int, ...], Trial]:
+        """The best trial of each cell of some parameters."""
+        found: dict[tuple[int, ...], Trial] = {}
+        for trial in self.trials:
+            cell = tuple(parameter.cell(trial.values[key]) for key, parameter in cell_of.items())
+            if cell not in found or self.sign * trial.score > self.sign * found[cell].score:
+                found[cell] = trial
+        return dict(sorted(found.items()))
+
+    def moved(self, key: str) -> float:
+        """By how much the medians over the other parameters differ between values of `key`."""
+        parameter = self.parameter(key)
+        cells: dict[int, list[float]] = {}
+        for trial in self.trials:
+            cells.setdefault(parameter.cell(trial.values[key]), []).append(trial.score)
+        medians = [statistics.median(scores) for scores in cells.values()]
+        return max(medians) - min(medians)
+
+    def parameter(self, key: str) -> Parameter:
+        """The axis of one of the keys."""
+        return Parameter(key, [trial.values[key] for trial in self.trials])
+
+
+def response(material: Material, width: float) -> Picture:
+    """The metric against each swept parameter: a dot a configuration, a line through the best."""
+    metric, searches = _searches(material)
+    keys = list(dict.fromkeys(key for search in searches for key in search.keys))
+    columns = max(1, min(len(keys), int(width // 3.0)))
+    rows = math.ceil(len(keys) / columns)
+    below = Legend.of([search.name for search in searches], width)
+    figure = canvas(width, 2.6 * rows + below.height)
+    grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    handles: dict[str, Any] = {}
+    for axes, key in zip(grid, keys, strict=False):
+        tried = [search for search in searches if key in search.keys]
+        axis = Parameter(key, [trial.values[key] for search in tried for trial in search.trials])
+        for search in tried:
+            style = look(searches.index(search))
+            axes.plot(
+                [axis.place(trial.values[key]) for trial in search.trials],
+                [trial.score for trial in search.trials],
+                style.marker, color=style.color, alpha=0.5, markersize=4, markeredgewidth=0,
+            )  # fmt: skip
+            best = search.best({key: axis}).values()
+            (handles[search.name],) = axes.plot(
+                [axis.place(trial.values[key]) for trial in best],
+                [trial.score for trial in best],
+                color=style.color, linestyle=style.dashes, marker=style.marker, markersize=5,
+                fillstyle="none",
+            )  # fmt: skip
+        axis.draw(axes.xaxis)
+        axes.set_xlabel(key)
+        axes.tick_params(labelleft=True)
+        if grid.index(axes) % columns == 0:
+            axes.set_ylabel(phrase(metric))
+    for axes in grid[len(keys) :]:
+        axes.remove()
+    below.draw(figure, [handles[search.name] for search in searches])
+    caption = (
+        "A dot is a configuration, its mean over seeds; the line joins the best of each value, or of each of "
+        f"{MOST_VALUES} intervals where there are more values."
+    )
+    return Picture(figure, f"{caption}{_left_out(material)}")
+
+
+def interaction(material: Material, width: float) -> Picture:
+    """The metric over pairs of swept parameters: in each cell its best configuration."""
+    metric, searches = _searches(material)
+    panels = [(search, *pair) for search in searches for pair in _pairs(search)]
+    if not panels:
+        raise DoesNotApply("no two parameters were swept together")
+    columns = max(1, min(len(panels), int(width // 3.6)))
+    shown = panels[:MOST]
+    rows = math.ceil(len(shown) / columns)
+    widest = max(len(search.parameter(x).cells) for search, x, _ in shown)
+    figure = canvas(min(width, columns * (1.8 + 0.7 * widest)), 3.0 * rows + 0.2)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    scores = [trial.score for search in searches for trial in search.trials]
+    ends = (min(scores), max(scores))
+    for axes, (search, x, y) in zip(grid, shown, strict=False):
+        mesh = _heat_map(axes, search, x, y, ends, "{:.1f}" if metric.endswith("_accuracy") else "{:.3g}")
+        if len(searches) > 1:
+            axes.set_title(search.name)
+    for axes in grid[len(shown) :]:
+        axes.remove()
+    bar = figure.colorbar(mesh, ax=grid[: len(shown)], label=phrase(metric), aspect=30, pad=0.02)
+    bar.outline.set_visible(False)
+    caption = (
+        "A cell is the mean over seeds of the best configuration in it, the best of all framed; "
+        "hatched where nothing was completed."
+    )
+    if len(shown) < len(panels) or any(len(search.keys) > MOST_PAIRED for search in searches):
+        caption += (
+            f" Of more, the {MOST_PAIRED} parameters that move the metric most, and {MOST} pairs at most."
+        )
+    return Picture(figure, f"{caption}{_left_out(material)}")
+
+
+def _heat_map(axes: Axes, search: Search, x: str, y: str, ends: tuple[float, float], digits: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    across, up = search.parameter(x), search.parameter(y)
+    width, height = len(across.cells), len(up.cells)
+    best = search.best({x: across, y: up})
+    values = [
+        [best[i, j].score if (i, j) in best else float("nan") for i in range(width)] for j in range(height)
+    ]
+    axes.grid(False)
+    axes.add_patch(
+        Rectangle((-0.5, -0.5), width, height, hatch="////", facecolor="none", edgecolor=FAINT, linewidth=0)
+    )
+    name = "cividis" if search.sign > 0 else "cividis_r"
+    low, high = ends if ends[0] < ends[1] else (ends[0] - 1, ends[1] + 1)
+    mesh = axes.pcolormesh(
+        range(width), range(height), values, shading="nearest", cmap=name, vmin=low, vmax=high,
+        edgecolors=INK, linewidth=0.4,
+    )  # fmt: skip
+    if width <= 7 and height <= MOST_VALUES:
+        for (i, j), trial in best.items():
+            bright = (trial.score - low) / (high - low) * search.sign + (search.sign < 0) > 0.55
+            # Not the ink of the style: the cell is the ground here, on a dark page too.
+            axes.text(i, j, digits.format(trial.score), ha="center", va="center", fontsize=7.5,
+                      color="#000000" if bright else "#ffffff")  # fmt: skip
+    i, j = max(best, key=lambda cell: search.sign * best[cell].score)
+    frame = Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, edgecolor=look(2).color, linewidth=2.2)
+    axes.add_patch(frame)
+    frame.set(clip_on=False, zorder=5)
+    axes.set_xticks(range(width), across.cells, rotation=0 if width <= 5 else 90)
+    axes.set_yticks(range(height), up.cells)
+    axes.set(xlabel=x, ylabel=y)
+    return mesh
+
+
+def _pairs(search: Search) -> list[tuple[str, str]]:
+    keys = search.keys
+    if len(keys) > MOST_PAIRED:
+        keys = sorted(keys, key=lambda key: -search.moved(key))[:MOST_PAIRED]
+    return list(itertools.combinations(keys, 2))
+
+
+def _searches(material: Material) -> tuple[str, list[Search]]:
+    """The metric, and what was swept, by task and rule; raises `DoesNotApply` where nothing was."""
+    metric = material.metric_at_end()
+    if metric is None:
+        raise DoesNotApply("no completed run has a metric")
+    sign = -1 if metric.endswith("_loss") else 1
+    settings: dict[tuple[str, str], list[Any]] = {}
+    for group in material.groups:
+        settings.setdefault((group.task, group.choices["rule.name"]), []).append(group)
+    several = len({task for task, _ in settings}) > 1
+    searches = []
+    for (task, rule), groups in settings.items():
+        keys = swept([group.choices for group in groups])
+        trials = [
+            Trial({key: group.choices.get(key) for key in keys}, score)
+            for group in groups
+            if (score := group.mean(metric, scale(metric))) is not None
+        ]
+        # Values that none of which was completed leave a parameter nothing to be drawn against.
+        keys = swept([trial.values for trial in trials])
+        # As many keys as configurations were not searched: what of the difference is whose, none can say.
+        if 0 < len(keys) < len(trials):
+            searches.append(Search(f"{task}: {rule}" if several else rule, keys, trials, sign))
+    if not searches:
+        raise DoesNotApply("no parameter takes several values under one rule, with all else equal")
+    return metric, searches
+
+
+def _left_out(material: Material) -> str:
+    empty = sum(not group.completed for group in material.groups)
+    return f" {empty} configurations without a completed run are not drawn." if empty else ""
