@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fdfa_cli.commands.report import Format
-from fdfa_cli.commands.sweep import DryRunOption, FailFastOption, JobsOption, RetryOption
+from fdfa_cli.commands.sweep import AddressOption, DryRunOption, FailFastOption, JobsOption, RetryOption
 from fdfa_cli.commands.train import PluginOption
 from fdfa_cli.sweep.names import EngineName
 
@@ -43,6 +42,7 @@ def compare(
         typer.Option(help="auto is serial here: times of runs that train beside others are not compared."),
     ] = EngineName.auto,
     jobs: JobsOption = None,
+    address: AddressOption = None,
     fail_fast: FailFastOption = False,
     retry_failed: RetryOption = False,
     dry_run: DryRunOption = False,
@@ -76,7 +76,7 @@ def compare(
         return
     if engine is EngineName.auto:
         engine = EngineName.serial
-    chooser = partial(engines.choose, engine, workers=jobs, plugins=plugin or [])
+    chooser = engines.Choice(engine, jobs, plugin or [], address)
     folders = [folder_of(task.base, Path(task.name).stem, "compare", results) for task in tasks]
     summaries: list[tuple[Summary, dict[str, Any] | None]] = []
     bad = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,17 @@ if TYPE_CHECKING:
 
 EngineOption = Annotated[
     EngineName,
-    typer.Option(help="serial: one after the other in this process; processes: several at a time."),
+    typer.Option(
+        help="serial: one after the other in this process; processes: several at a time; ray: on a cluster."
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Ray cluster to join, or auto for that of this machine.",
+        show_default="one is started here",
+    ),
 ]
 JobsOption = Annotated[
     int | None,
@@ -38,6 +47,7 @@ def sweep(
     overrides: OverridesArgument = None,
     engine: EngineOption = EngineName.auto,
     jobs: JobsOption = None,
+    address: AddressOption = None,
     fail_fast: FailFastOption = False,
     retry_failed: RetryOption = False,
     dry_run: DryRunOption = False,
@@ -61,6 +71,7 @@ def sweep(
 
     for file in plugin or []:
         load_plugin(file)
+    chooser = engines.Choice(engine, jobs, plugin or [], address)
     given = list(overrides or [])
     file = find(recipe)
     plan = make_plan(apply(load(file), given))
@@ -73,7 +84,6 @@ def sweep(
     with open_store(folder, retry_failed) as store:
         for error in store.damaged:
             typer.echo(f"cannot be read, so trained again: {error}", err=True)
-        chooser = partial(engines.choose, engine, workers=jobs, plugins=plugin or [])
         plan = run(plan, Runner(store, chooser, fail_fast, quiet))
         bad = _finish(plan, store, recipe, given)
     typer.echo(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -71,6 +71,17 @@ class Data(Named):
 
         Raises `DataNotFound` and `DataCorrupt` as `load` does.
         """
+
+    def files(self, root: Path) -> dict[str, Path]:
+        """Every file that `read` reads, by the path it has under a root; none for a set that needs none.
+
+        A machine that lacks them is sent these. Raises `DataNotFound` where one is missing.
+        """
+        return {}
+
+    def movable(self) -> Self:
+        """The same samples by options that say nothing of where on this machine the `files` are."""
+        return self
 
     def transform(self, train: Subset) -> Transform | None:
         """How stored samples become inputs, given the training file; None hands them over as they are."""

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -71,6 +71,18 @@ class ImageFolder(ImageData):
                 raise UsageError(f"data.test: {count} of {len(train)} images leaves none to train on")
             test, train = train.cut(count, TEST_SEED)
         return train, test
+
+    def files(self, root: Path) -> dict[str, Path]:
+        """See `Data.files`: all that is in the folder, but hidden files."""
+        folder = self._folder(root)
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        names = {path.relative_to(folder): path for path in paths}
+        hidden = {name for name in names if any(part.startswith(".") for part in name.parts)}
+        return {f"{folder.name}/{name}": path for name, path in names.items() if name not in hidden}
+
+    def movable(self) -> Self:
+        """See `Data.movable`: by the folder's name alone."""
+        return self.model_copy(update={"folder": Path(self.folder).name})
 
     def statistics(self, train: Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """See `ImageData.statistics`; measured, over at most `STATISTICS` of the training images."""

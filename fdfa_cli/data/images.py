@@ -93,6 +93,14 @@ class DownloadedImages(ImageData):
     folder: ClassVar[str]
     checksums: ClassVar[dict[str, str]]
 
+    def files(self, root: Path) -> dict[str, Path]:
+        """See `Data.files`."""
+        found = {f"{self.folder}/{file}": root / self.folder / file for file in self.checksums}
+        for path in found.values():
+            if not path.is_file():
+                raise not_found(self.set_name(), root, path)
+        return found
+
     @classmethod
     @abstractmethod
     def download(cls, root: Path) -> None:

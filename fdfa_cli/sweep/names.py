@@ -11,3 +11,4 @@ class EngineName(StrEnum):
     auto = "auto"
     serial = "serial"
     processes = "processes"
+    ray = "ray"

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fdfa_cli.data import data_root
 from fdfa_cli.errors import FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
@@ -19,23 +18,9 @@ from fdfa_cli.sweep.prune import survivors
 from fdfa_cli.sweep.search import Told
 from fdfa_cli.sweep.store import Result, Store
 from fdfa_cli.sweep.view import Tally, View, label
-from fdfa_cli.train.loop import prepare
 
 #: The engine for some jobs.
 Chooser = Callable[[Sequence[Job]], Engine]
-
-
-def check_environment(recipes: Iterable[Recipe]) -> None:
-    """Raise `UsageError` where the data or the device of any of `recipes` is not there."""
-    root, seen = data_root(), set()
-    for recipe in recipes:
-        needs = (recipe.data.model_dump_json(), recipe.training.device)
-        if needs in seen:
-            continue
-        seen.add(needs)
-        if recipe.data.status(root).state in ("missing", "incomplete"):
-            recipe.data.read(root)  # which says what to do about it
-        prepare(recipe.training)
 
 
 @dataclass(frozen=True)
@@ -63,7 +48,6 @@ class Runner:
         if not jobs:
             return
         by_identity = {trial.identity: trial for trial in trials}
-        check_environment(job.recipe for job in jobs)
         engine = self.engine(jobs)
         view.stage(len(jobs), engine.workers, until)
         with closing(engine.run(jobs)) as outcomes, _hint():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fdfa_cli.errors import UsageError
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Status
 from fdfa_cli.sweep.names import EngineName
@@ -61,8 +62,37 @@ class Engine(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Who is asked to train: an engine by `name`, `workers` at a time (by default as fit the machine).
+
+    `plugins` are loaded by whoever trains; `address` is that of a cluster. Raises `UsageError` where it is
+    given to an engine that knows none.
+    """
+
+    name: EngineName
+    workers: int | None = None
+    plugins: Sequence[Path] = ()
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.name is not EngineName.ray:
+            raise UsageError(f"--address is for --engine ray, and this is --engine {self.name}")
+
+    def __call__(self, jobs: Sequence[Job]) -> Engine:
+        """The engine for `jobs`; raises `UsageError` where what a job needs is not there."""
+        if self.name is EngineName.ray:
+            from fdfa_cli.sweep.engines.cluster import Cluster
+
+            return Cluster(jobs, self.workers, self.plugins, self.address)
+        from fdfa_cli.sweep.engines.work import check
+
+        check(jobs)
+        return choose(self.name, jobs, self.workers, self.plugins)
+
+
 def choose(name: EngineName, jobs: Sequence[Job], workers: int | None, plugins: Sequence[Path]) -> Engine:
-    """The engine called `name` for `jobs`, training `workers` at a time (by default as fit the machine).
+    """The engine of this machine called `name` for `jobs`, training `workers` at a time.
 
     `auto` is processes where more than one job can train at a time, else serial.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fdfa_cli.data import data_root
@@ -12,11 +12,24 @@ from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run, Status, by_identity, scan
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.train.launch import environment_of, facts
-from fdfa_cli.train.loop import fit
+from fdfa_cli.train.loop import fit, prepare
 from fdfa_cli.train.progress import Quiet
 
 #: Why a run that has reached the end of its rung is interrupted.
 WAITING = "waits for the other trials of its sweep"
+
+
+def check(jobs: Iterable[Job]) -> None:
+    """Raise `UsageError` where the data or the device that any of `jobs` needs is not on this machine."""
+    root, seen = data_root(), set()
+    for recipe in (job.recipe for job in jobs):
+        needs = (recipe.data.model_dump_json(), recipe.training.device)
+        if needs in seen:
+            continue
+        seen.add(needs)
+        if recipe.data.status(root).state in ("missing", "incomplete"):
+            recipe.data.read(root)  # which says what to do about it
+        prepare(recipe.training)
 
 
 def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:

@@ -1,0 +1,308 @@
+"""The Ray engine: the digits of serial, whatever machine trains them and however many of these are lost."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sweep import BASE, GRID, recipe, stopped, store, swept
+
+from fdfa_cli.cli import run as fdfa
+from fdfa_cli.errors import UsageError
+from fdfa_cli.recipe.load import parse
+from fdfa_cli.runs import Run, scan
+from fdfa_cli.sweep.engines import Choice, Job
+from fdfa_cli.sweep.engines.cluster import Cluster
+from fdfa_cli.sweep.engines.news import Copy, End, News, Reporter
+from fdfa_cli.sweep.engines.work import work
+from fdfa_cli.sweep.names import EngineName
+from fdfa_cli.sweep.plan import plan
+
+#: Seconds after which something is taken to hang; never waited for when all is well.
+HANGS = 240.0
+
+
+def until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Wait until `happened`, as long as `process` runs."""
+    deadline = time.monotonic() + HANGS
+    while not happened():
+        assert process.poll() is None, "the process ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def alone(monkeypatch) -> None:
+    """Whatever Ray starts keeps to the loopback interface, to itself, and out of the home folder."""
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def two_nodes(tmp_path, alone) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A cluster of two nodes that share no data folder, and its address; gone when the test is."""
+    program = Path(__file__).parent / "two_nodes.py"
+    with (tmp_path / "cluster.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(program), str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address, (tmp_path / "cluster.log").read_text()
+        yield process, address
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.stdout.close()
+            process.wait()
+
+
+RULE = '''\
+from typing import ClassVar, Literal
+from fdfa_cli.registry import RULES
+from fdfa_cli.rules.direct import DirectFeedback
+
+@RULES.register
+class Halved(DirectFeedback):
+    """Direct feedback of half the error."""
+
+    name: Literal["halved"] = "halved"
+    source: ClassVar[str] = "a test"
+
+    def message(self, error):
+        return error / 2
+'''
+
+
+def pictures(folder: Path) -> None:
+    """A small data set of files: the first of the bundled digits as images, a folder a class."""
+    import torch
+    from PIL import Image
+
+    from fdfa_cli.data.digits import Digits
+
+    train, _ = Digits().read(folder)
+    for number, (image, label) in enumerate(zip(train.images[:300], train.labels[:300], strict=True)):
+        file = folder / "small" / str(int(label)) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image[0] * 15).to(torch.uint8).numpy()).save(file)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_loses_no_trial_and_trains_none_twice(tmp_path, two_nodes, monkeypatch):
+    cluster, address = two_nodes
+    monkeypatch.setenv("FDFA_DATA", str(tmp_path / "data"))
+    pictures(tmp_path / "data")  # which the nodes have not: they are sent them
+    plugin = tmp_path / "halved.py"
+    plugin.write_text(RULE)
+    base = (
+        "data: {name: image_folder, folder: small, size: 8, channels: 1, validation: 0.2}\n"
+        "network: {name: mlp, hidden: [32]}\nrule: halved\noptimizer: {name: sgd, lr: 0.1}\n"
+        "training: {epochs: 150, batch_size: 20, device: cpu}\nsweep:\n"
+    )
+    file = recipe(tmp_path, "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.05, 0.2]}}\n", base)
+    results = tmp_path / "ray"
+    arguments = ["sweep", str(file), "--plugin", str(plugin), "--results"]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "fdfa_cli", *arguments, str(results), "--engine", "ray", "--address", address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert cluster.stdin is not None
+    # Both nodes are in the middle of a trial: a node has one core, and two runs have rows and no end.
+    until(lambda: len(training(results)) == 2, driver)
+    cluster.stdin.write("kill\n")
+    cluster.stdin.flush()
+    out, error = driver.communicate(timeout=HANGS)
+    assert (driver.returncode, "6 completed" in out) == (0, True), out + error
+    content = store(results)  # which asserts that none was trained twice
+    attempts = sorted(len(run.record.provenance) for run in scan([results]).runs)
+    assert attempts == [1, 1, 1, 1, 1, 2]  # the lost one went on in its folder
+    assert len(list(tmp_path.glob("node*/shipped/*/small"))) == 2
+    assert fdfa([*arguments, str(tmp_path / "serial"), "--engine", "serial", "--quiet"]) == 0
+    assert content == store(tmp_path / "serial")
+    for run in scan([results]).runs:
+        assert run.checkpoint.exists()
+
+
+def training(results: Path) -> list[Path]:
+    """The runs that have rows and are not at their end."""
+    runs = [file.parent for file in results.glob("*/2*/run.json")]
+    return [path for path in runs if Run.open(path).status == "running" and Run.open(path).metrics()]
+
+
+@pytest.mark.slow
+def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alone):
+    file = recipe(tmp_path, GRID, BASE.replace("epochs: 2", "epochs: 200"))
+    results = tmp_path / "results"
+    code, error = stopped(signal.SIGINT, file, results, "ray", 0)
+    assert code == 130, error
+    assert error == "fdfa: interrupted; what is done is stored: the same command goes on\n"
+    runs = scan([results]).runs
+    assert {run.status for run in runs} == {"interrupted"}
+    assert all(run.checkpoint.exists() for run in runs)
+    code, content = swept(file, results, "--engine", "serial")
+    assert code == 0
+    assert content == swept(file, tmp_path / "whole", "--engine", "serial")[1]
+
+
+@pytest.mark.slow
+def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
+    plugin = tmp_path / "deadly.py"
+    plugin.write_text(
+        "import os, signal\n"
+        "from fdfa_cli.sweep.engines import work\n"
+        "fit = work.fit\n"
+        "def deadly(recipe, *rest):\n"
+        "    if recipe.training.seed == 1:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return fit(recipe, *rest)\n"
+        "work.fit = deadly\n"
+    )
+    file = recipe(tmp_path, "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1]}}\n")
+    command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(tmp_path / "r")]
+    done = subprocess.run(
+        [*command, "--engine", "ray", "--jobs", "1", "--plugin", str(plugin)],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "2 completed, 1 failed" in done.stdout
+    assert "1 at a time" in done.stderr
+    assert "seed=1  failed: lost 3 times: " in done.stderr
+    content = store(tmp_path / "r")
+    assert sorted(status for status, *_ in content.values()) == ["completed", "completed", "failed"]
+
+
+# ----------------------------------------------------------------- without a cluster: what is told
+
+
+def jobs(folder: Path, epochs: int = 2) -> list[Job]:
+    sweep = plan(parse((BASE.replace("epochs: 2", f"epochs: {epochs}") + GRID).encode(), "r.yaml"))
+    return [Job(trial.recipe, trial.identity, folder) for trial in sweep.trials]
+
+
+def test_a_run_written_from_news_is_the_run_itself(tmp_path):
+    (tmp_path / "there").mkdir()
+    job = jobs(tmp_path / "here")[0]
+    there = Job(job.recipe, job.identity, tmp_path / "there")
+    reporter, copy = Reporter(0, there.folder, None), Copy(job)
+    assert reporter.news() is None  # nothing has begun
+    outcome = work(there, lambda: False, 1)
+    news = reporter.news(outcome)
+    assert news is not None
+    ended = copy.take(news)
+    assert ended is not None
+    assert ended.run is not None
+    assert outcome.run is not None
+    mine, original = Run.open(ended.run), Run.open(outcome.run)
+    for name in ("recipe.yaml", "metrics.jsonl", "checkpoint.pt"):
+        assert (mine.path / name).read_bytes() == (original.path / name).read_bytes()
+    assert mine.record.summary == original.record.summary
+    assert mine.record.facts == original.record.facts
+    assert mine.record.provenance == original.record.provenance
+    assert reporter.news() is None
+
+
+def test_rows_of_a_lost_attempt_beyond_its_checkpoint_are_cut(tmp_path):
+    def rows(*epochs: int, mark: int) -> tuple[dict[str, Any], ...]:
+        return tuple({"epoch": epoch, "val_accuracy": mark / 10} for epoch in epochs)
+
+    def told(kept: int, rows: Any, checkpoint: bytes | None = None, end: End | None = None) -> News:
+        return News(0, {"device": "there"}, kept, rows, checkpoint, end)
+
+    copy = Copy(jobs(tmp_path)[0])
+    assert copy.take(told(0, rows(1, 2, mark=1), b"of epoch 2")) is None
+    assert copy.take(told(2, rows(3, 4, mark=1))) is None
+    job = copy.lost("gone")
+    assert job.run is not None
+    assert Run.open(job.run).status == "interrupted"
+    again = Copy(job)
+    assert again.take(told(2, rows(3, mark=2))) is None
+    end = End("completed", None, {"test_accuracy": 0.5})
+    ended = again.take(told(3, rows(4, mark=2), b"of epoch 4", end))
+    assert ended is not None
+    run = Run.open(job.run)
+    assert [row["val_accuracy"] for row in run.metrics()] == [0.1, 0.1, 0.2, 0.2]
+    assert run.checkpoint.read_bytes() == b"of epoch 4"
+    assert (run.status, run.record.error, run.record.summary["test_accuracy"]) == ("completed", None, 0.5)
+    assert [entry["device"] for entry in run.record.provenance] == ["there", "there"]
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert fdfa(["sweep", str(recipe(tmp_path)), "--engine", "ray", "--results", str(tmp_path / "r")]) == 2
+    assert "pip install 'fdfa-cli[ray]'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("r/*/2*"))
+
+
+def test_an_address_is_for_a_cluster(tmp_path, capsys):
+    arguments = ["--address", "127.0.0.1:6379", "--results", str(tmp_path / "r")]
+    assert fdfa(["sweep", str(recipe(tmp_path)), *arguments]) == 2
+    assert "--address is for --engine ray, and this is --engine auto" in capsys.readouterr().err
+    assert fdfa(["compare", "digits/mlp", "--rules", "bp", *arguments]) == 2
+    assert "--address is for --engine ray" in capsys.readouterr().err
+    assert fdfa(["sweep", str(recipe(tmp_path)), "--engine", "ray", "--address", "ray://there:1"]) == 2
+    assert "start fdfa on a machine of the cluster" in capsys.readouterr().err
+
+
+class Machines:
+    """A cluster of machines with these resources."""
+
+    def __init__(self, *resources: dict[str, float]) -> None:
+        self._nodes = [{"Alive": True, "Resources": one} for one in resources]
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self._nodes
+
+
+@pytest.mark.parametrize(
+    ("device", "machines", "gpus", "workers"),
+    [
+        ("auto", [{"CPU": 4}, {"CPU": 2}], 0, 6),
+        ("auto", [{"CPU": 4, "GPU": 2}, {"CPU": 4}], 1, 2),
+        ("cuda", [{"CPU": 1, "GPU": 2}], 1, 1),
+        ("cpu", [{"CPU": 4, "GPU": 2}], 0, 4),
+    ],
+)
+def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monkeypatch):
+    monkeypatch.setattr("fdfa_cli.sweep.engines.cluster.connect", lambda address: Machines(*machines))
+    small = plan(parse((BASE.replace("cpu", device) + GRID).encode(), "r.yaml"))
+    cluster = Cluster([Job(t.recipe, t.identity, Path("x")) for t in small.trials], None)
+    assert (cluster._gpus, cluster.workers) == (gpus, workers)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [("device: cuda", "no machine of the cluster has a GPU"), ("threads: 9, device: cpu", "has 9 cores"),
+     ("device: 'cuda:1'", "write cuda")],
+)  # fmt: skip
+def test_what_no_machine_has_is_said_at_once(training, message, monkeypatch):
+    monkeypatch.setattr("fdfa_cli.sweep.engines.cluster.connect", lambda address: Machines({"CPU": 4}))
+    small = plan(parse((BASE.replace("device: cpu", training) + GRID).encode(), "r.yaml"))
+    work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
+    with pytest.raises(UsageError, match=message):
+        Choice(EngineName.ray)(work)

@@ -1,0 +1,44 @@
+"""A Ray cluster of two nodes on the loopback interface, as a program: for tests, which must survive it.
+
+Prints its address; kills its second node at the line ``kill`` on stdin, and ends with stdin. Each node has
+one core, and the data root ``node<i>`` of the folder given as argument.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+STORE = 80 * 2**20  # bytes of shared memory a node
+
+
+def main(folder: Path) -> None:
+    sockets = tempfile.mkdtemp(prefix="fdfa-ray-", dir="/tmp")  # whose names may not be long
+    cluster = Cluster()
+    try:
+        nodes = [
+            cluster.add_node(
+                num_cpus=1,
+                include_dashboard=False,
+                object_store_memory=STORE,
+                env_vars={"FDFA_DATA": str(folder / f"node{i}"), "TMPDIR": sockets},
+                **({"temp_dir": sockets} if i == 0 else {}),
+            )
+            for i in range(2)
+        ]
+        cluster.wait_for_nodes()
+        print(cluster.address, flush=True)
+        for line in sys.stdin:
+            if line.strip() == "kill":
+                cluster.remove_node(nodes[1], allow_graceful=False)
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
