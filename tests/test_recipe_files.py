@@ -21,7 +21,7 @@ from fdfa_cli.recipe import library
 from fdfa_cli.recipe.editor import json_schema
 from fdfa_cli.recipe.load import Document, parse
 from fdfa_cli.recipe.resolve import read, resolve
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Training
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS, OPTIONAL, Training
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.registry import RULES
 
@@ -39,7 +39,7 @@ def test_a_dump_is_complete_and_reads_back_equal(name: str) -> None:
     assert second.recommended == {}  # nothing was left for a rule to fill in
     assert identity(second.recipe) == identity(first)
     # a YAML 1.1 reader finds the same values
-    absent = {section for section in MANY if getattr(first, section) is None}
+    absent = {section for section in OPTIONAL if getattr(first, section) is None}
     assert yaml.safe_load(text) == first.model_dump(mode="json", exclude=absent)
 
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from fdfa_cli.compare.options import Compare
 from fdfa_cli.data.base import Data
+from fdfa_cli.diagnostics.options import Diagnostics
 from fdfa_cli.network.base import NetworkOptions
 from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Choice, Options
 from fdfa_cli.rules.base import Rule
@@ -24,6 +25,9 @@ EXECUTION_FIELDS = frozenset({"device", "threads", "checkpoint_every"})
 
 #: Sections that say what else to train from a recipe; no part of a single run.
 MANY = ("sweep", "compare")
+
+#: Sections that a recipe may lack: they are left out of what is written, and of the identity, where absent.
+OPTIONAL = (*MANY, "diagnostics")
 
 
 class Training(Options):
@@ -50,7 +54,8 @@ class Training(Options):
 class Recipe(Options):
     """One training, completely described; a run's identity is the hash of that.
 
-    `sweep` and `compare` say what else to train from it, and are no part of a run.
+    `sweep` and `compare` say what else to train from it, and are no part of a run. `diagnostics` are part of
+    it where they are asked for: a sweep started again with them must train, although to the same digits.
     """
 
     # Built at the first use, so that plugins loaded before it are known.
@@ -62,6 +67,7 @@ class Recipe(Options):
     optimizer: Annotated[Optimizer, Choice(OPTIMIZERS)]
     schedule: Annotated[Schedule, Choice(SCHEDULES)] = Constant()
     training: Training = Training()
+    diagnostics: Diagnostics | None = None
     sweep: Sweep | None = None
     compare: Compare | None = None
 

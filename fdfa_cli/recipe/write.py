@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, OPTIONAL, Recipe
 from fdfa_cli.recipe.yaml12 import CoreResolver
 
 
@@ -17,16 +17,15 @@ def identity(recipe: Recipe) -> str:
     """Sixteen hex digits: equal for recipes that compute the same, wherever and however fast they run.
 
     The SHA-256 of the complete recipe as canonical JSON, without the `EXECUTION_FIELDS` of ``training``
-    and the sections that are no part of a run.
+    and the sections that are no part of a run; ``diagnostics`` count where there are some.
     """
     return identities(recipe, [recipe.training.seed])[0]
 
 
 def identities(recipe: Recipe, seeds: Iterable[int]) -> list[str]:
     """The identity of `recipe` under each of `seeds`."""
-    content = recipe.model_dump(
-        mode="json", exclude={"training": set(EXECUTION_FIELDS), **dict.fromkeys(MANY, True)}
-    )
+    no_part: dict[str, Any] = {**dict.fromkeys(MANY, True), **_absent(recipe)}
+    content = recipe.model_dump(mode="json", exclude={"training": set(EXECUTION_FIELDS), **no_part})
     found = []
     for seed in seeds:
         content["training"]["seed"] = seed
@@ -37,9 +36,12 @@ def identities(recipe: Recipe, seeds: Iterable[int]) -> list[str]:
 
 def dump(recipe: Recipe) -> str:
     """Complete YAML: every default written out; reading it gives an equal recipe."""
-    absent = {section: True for section in MANY if getattr(recipe, section) is None}
-    content = recipe.model_dump(mode="json", exclude=absent)
+    content = recipe.model_dump(mode="json", exclude=_absent(recipe))
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _absent(recipe: Recipe) -> dict[str, bool]:
+    return {section: True for section in OPTIONAL if getattr(recipe, section) is None}
 
 
 class _Dumper(yaml.SafeDumper):

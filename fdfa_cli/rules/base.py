@@ -82,6 +82,26 @@ class Rule(Named):
     ) -> Update:
         """Gradients and new state of one batch; pure."""
 
+    # --- what diagnostics may ask; no training depends on it ------------------------------------------
+
+    def direct_feedback(self, network: Network, state: Tensors) -> dict[int, torch.Tensor]:
+        """F_l (C×N_l) of every block whose output hears from the logits through such a matrix."""
+        return {}
+
+    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
+        """What a backward pass reads in the place of weights, by the weight's name."""
+        return {}
+
+    def gradient_variance(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch
+    ) -> dict[int, float]:
+        """Closed form of Σ_i Var ĝ_i over the parameters of block l, for the blocks where there is one.
+
+        Over fresh perturbations on `batch`, with the weights held still; a state that follows the
+        perturbations is at its stationary law.
+        """
+        return {}
+
     def predict(self, network: Network, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
         """Scores (B×C) of `x` in evaluation mode, highest for the predicted class."""
         return network.predict(params, buffers, x)

@@ -61,6 +61,10 @@ class DirectFeedback(Rule):
             }[self.feedback_init]
         return draws
 
+    def direct_feedback(self, network: Network, state: Tensors) -> dict[int, torch.Tensor]:
+        """All of it."""
+        return {l: state[feedback_name(l)].flatten(1) for l in range(len(network.blocks))}
+
     def message(self, error: torch.Tensor) -> torch.Tensor:
         """What is sent to every block (B×C): the error E itself."""
         return error

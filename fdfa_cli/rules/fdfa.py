@@ -41,6 +41,7 @@ from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
 from fdfa_cli.rules.base import Rule, Update, feedback_name
+from fdfa_cli.rules.closed_form import as_linear, forward_pass, jacobians, samples_are_independent
 from fdfa_cli.streams import Draw, Shape
 from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
@@ -138,6 +139,15 @@ class PerturbedForward(Rule):
                 jacobians[name] /= _positions(net.block_shapes[l], sides[l], v.device)
         return Update(grads, loss, logits), jacobians
 
+    def direct_feedback(self, network: Network, state: Tensors) -> dict[int, torch.Tensor]:
+        """F_l where perturbations enter at the block's output, a patch's at each of its positions."""
+        net, found = self.injected(network), {}
+        for l, (shape, side) in enumerate(zip(net.block_shapes, self.patches(net), strict=True)):
+            if shape == network.block_shapes[l]:
+                coarse = state[feedback_name(l)].reshape(-1, *_coarse(shape, side))
+                found[l] = _spread(coarse, shape, side).flatten(1)
+        return found
+
 
 class _Averaged(PerturbedForward):
     """The rule itself; the registered presets below differ in their defaults only."""
@@ -164,6 +174,34 @@ class _Averaged(PerturbedForward):
         """See `Rule.step`."""
         update, jacobians = self.forward(network, params, state, batch, perturbations)
         return replace(update, state_grads={name: state[name] - j for name, j in jacobians.items()})
+
+    def gradient_variance(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch
+    ) -> dict[int, float]:
+        """Σ_j ⟨P_j, K_j⟩ over the units j of block l; for averaged feedback, linear blocks, no batch norm.
+
+        K_j (C×C) is the stationary covariance of F_l[:, j], α/(2 − α)/B² Σ_b (Σ_m J_m J_mᵀ ± J_:j J_:jᵀ), and
+        the gradient of unit j's weights is Σ_b s_bj (E[b]·F[:, j]) x_b, s the slope of the unit and x_b its
+        inputs, so P_j = Mᵀ X Xᵀ M with M[b, c] = s_bj E[b, c].
+        """
+        settled = self.feedback_optimizer is None and self.feedback_schedule == Constant()
+        if not settled or not samples_are_independent(network):
+            return {}
+        net = self.injected(network)
+        seen, js, found = forward_pass(net, params, batch), jacobians(net, params, batch), {}
+        share = self.feedback_rate / (2 - self.feedback_rate) / len(batch) ** 2
+        sign = 1 if self.distribution == "gaussian" else -1
+        for l, block in enumerate(net.blocks):
+            linear = as_linear(block, params, seen.saved[l])
+            if linear is None:
+                continue
+            perturbed = js if self.perturb == "all" else [js[l]]
+            common = sum(torch.einsum("bcn,bdn->cd", j, j) for j in perturbed)
+            own = torch.einsum("bcn,bdn->ncd", js[l], js[l])
+            sent = torch.einsum("bn,bc->nbc", linear.slope, seen.error)
+            weights = sent.mT @ (linear.inputs @ linear.inputs.mT) @ sent
+            found[l] = (weights * (common + sign * own)).sum().item() * share
+        return found
 
 
 @RULES.register

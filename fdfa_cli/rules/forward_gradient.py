@@ -25,6 +25,7 @@ Debus, Streit & Götz, "Beyond Backpropagation: Multi-tangent forward gradients"
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -35,6 +36,7 @@ from fdfa_cli.network.layers import Activation, Tensors
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.closed_form import as_linear, forward_pass, samples_are_independent
 from fdfa_cli.streams import Draw
 
 
@@ -95,6 +97,24 @@ class _Weights(ForwardGradient):
         grads = {name: torch.tensordot(weights, v, 1) for name, v in perturbations.items()}
         return Update(grads, loss, logits)
 
+    def gradient_variance(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch
+    ) -> dict[int, float]:
+        """(n_l ‖∇L‖² + ‖∇_l L‖²)/k for a block of n_l parameters; of the mean over tangents only."""
+        if self.combine != "mean":
+            return {}
+        logits, saved = network.chain.forward(params, batch.x, batch.mode.discarding())
+        error = batch.loss(logits)[1].to(logits.dtype)
+        grads, _ = network.chain.vjp(params, saved, error, need_dx=False)
+        square = {name: grad.square().sum().item() for name, grad in grads.items()}
+        found = {}
+        for l, block in enumerate(network.blocks):
+            draws = block.parameters()
+            size = sum(math.prod(draw.shape) for draw in draws.values())
+            total = size * sum(square.values()) + sum(square[name] for name in draws)
+            found[l] = total / self.tangents
+        return found
+
 
 class _Activations(ForwardGradient):
     """Forward gradients in the space of every sample's pre-activations."""
@@ -142,6 +162,34 @@ class _Activations(ForwardGradient):
             signal = torch.einsum("bk,bkn->bn", weights, flat[l]).view_as(tangents[l][0]) / len(batch)
             grads |= block.vjp(params, saved[l], signal, need_dx=False)[0]
         return Update(grads, loss, logits)
+
+    def gradient_variance(
+        self, network: Network, params: Tensors, state: Tensors, batch: Batch
+    ) -> dict[int, float]:
+        """Σ_b ‖x_b‖² (n_b Σ_m ‖∇z_m[b]‖² + ‖∇z_l[b]‖²)/(B² k): x_b enters block l (1 for the bias included).
+
+        n_b counts the block's active units and ∇z is of sample b's own loss, so for linear layers without
+        batch norm; of the mean over tangents only.
+        """
+        if self.combine != "mean" or not samples_are_independent(network):
+            return {}
+        net = network.at_preactivations
+        parts, seen = (*net.blocks, net.output), forward_pass(net, params, batch)
+        own: list[torch.Tensor] = []
+        cotangent = seen.error
+        for part, kept in zip(parts[:0:-1], seen.saved[:0:-1], strict=True):
+            _, below = part.vjp(params, kept, cotangent)
+            assert below is not None  # asked for
+            cotangent = below
+            own.insert(0, (len(batch) * cotangent).flatten(1).square().sum(1))
+        everywhere, found = sum(own), {}
+        for l, block in enumerate(net.blocks):
+            linear = as_linear(block, params, seen.saved[l])
+            if linear is not None:
+                units = active(parts[l + 1].layers[0], seen.outputs[l]).sum(1)
+                moved = linear.inputs.square().sum(1) * (units * everywhere + own[l])
+                found[l] = moved.sum().item() / (len(batch) ** 2 * self.tangents)
+        return found
 
 
 def active(layer: Any, z: torch.Tensor) -> torch.Tensor:

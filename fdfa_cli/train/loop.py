@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data.base import Subset
+from fdfa_cli.diagnostics.probe import Probe
 from fdfa_cli.errors import Diverged, Interrupted, UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.losses import LOSSES
@@ -51,11 +52,24 @@ def fit(
                 checkpoint.load(run.checkpoint, session)
             run.cut(session.epoch)
         clock, every = Clock(device), recipe.training.checkpoint_every
+        probe = Probe(recipe.diagnostics, session, splits.train) if recipe.diagnostics else None
+
+        def diagnose() -> None:
+            """Probe where it is due, off the training's clock."""
+            if probe is not None and probe.due():
+                session.seconds += clock.stop()
+                clock.start()
+                found = probe.look()
+                session.probes.append({**found, "seconds": clock.stop()})
+                clock.start()
+
         last = min(until or recipe.training.epochs, recipe.training.epochs)
         progress.start(recipe, session)
 
         while session.epoch < last:
             clock.start()
+            if session.taken == 0:
+                diagnose()
             while session.position < session.steps:
                 rows = session.rows()
                 session.step(
@@ -64,17 +78,21 @@ def fit(
                 progress.step(session)
                 if session.position % WATCH_EVERY == 0 and not math.isfinite(session.loss_sum.item()):
                     break
+                diagnose()
                 if stop():
                     session.seconds += clock.stop()
                     checkpoint.save(run.checkpoint, session)
                     raise Interrupted(f"interrupted in epoch {session.epoch + 1}")
-            row = {
+            row: dict[str, Any] = {
                 "epoch": session.epoch + 1,
                 "train_loss": session.loss_sum.item() / session.seen,
                 "train_accuracy": session.correct.item() / session.seen,
                 "lr": session.rate(),
                 "train_seconds": session.seconds + clock.stop(),
             }
+            if probe is not None:
+                row["diagnostics_seconds"] = math.fsum(p["seconds"] for p in session.probes)
+                row["diagnostics"] = session.probes
             if not math.isfinite(row["train_loss"]):
                 run.append(row)
                 raise Diverged(f"the training loss is not finite in epoch {session.epoch + 1}")

@@ -122,13 +122,31 @@ class Bar(Quiet):
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
-    """One line for an epoch's metrics, short enough for 80 columns."""
+    """One line for an epoch's metrics, short enough for 80 columns, and one for its last probe."""
     splits = [
         f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:.2%}"
         for split in ("train", "val")
         if f"{split}_loss" in row
     ]
-    return "  ".join([f"epoch {row['epoch']}/{epochs}", *splits, f"{row['train_seconds']:.1f} s"])
+    line = "  ".join([f"epoch {row['epoch']}/{epochs}", *splits, f"{row['train_seconds']:.1f} s"])
+    probes = row.get("diagnostics")
+    return f"{line}\n{describe_probe(probes[-1])}" if probes else line
+
+
+def describe_probe(probe: dict[str, Any]) -> str:
+    """The cosines of a probe, block by block: of error signals where the rule has some, else of gradients."""
+    blocks = probe["blocks"]
+    name, key = next(
+        (
+            (name, key)
+            for name, key in (("error signal", "signal_cosine"), ("gradient", "weight_cosine"))
+            if any(block.get(key) is not None for block in blocks)
+        ),
+        ("error signal", "signal_cosine"),
+    )
+    values = (block.get(key) for block in blocks)
+    cosines = " ".join("–" if value is None else f"{value:.2f}" for value in values)
+    return f"  step {probe['step']}: cosine of {name} and true one, by block: {cosines}"
 
 
 def for_terminal(quiet: bool = False) -> Progress:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
@@ -23,7 +24,7 @@ class Session:
     `epoch` counts finished epochs, `position` the steps done in the current one and `seconds` the time
     they took before an interruption; `order` is the current epoch's permutation of the training set,
     `streams` its generators; `loss_sum` and `correct` add up over the epoch on the device, so that a step
-    never waits for it.
+    never waits for it; `probes` are the epoch's diagnostics.
     """
 
     def __init__(self, recipe: Recipe, network: Network, samples: int, device: torch.device) -> None:
@@ -62,6 +63,12 @@ class Session:
         self.streams = {purpose: stream(seed, purpose, self.epoch, self.device) for purpose in PURPOSES}
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.probes: list[dict[str, Any]] = []
+
+    @property
+    def taken(self) -> int:
+        """Steps taken in the whole training so far."""
+        return self.epoch * self.steps + self.position
 
     @property
     def seen(self) -> int:
@@ -81,21 +88,20 @@ class Session:
     def step(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Train on one batch: inputs `x` (B, …) and `labels` (B)."""
         rule, network = self.recipe.rule, self.network
-        step = self.epoch * self.steps + self.position
         noise = sample(network.noise(len(x)), self.streams["dropout"])
-        perturbations = sample(rule.perturbations(network, len(x), step), self.streams["perturbation"])
+        perturbations = sample(rule.perturbations(network, len(x), self.taken), self.streams["perturbation"])
         mode = Mode(training=True, buffers=self.buffers, noise=noise)
         if self.recipe.training.precision == "bf16":
             x = x.bfloat16()
         batch = Batch(x, labels, mode, LOSSES[self.recipe.training.loss])
         update = rule.step(network, self.params, self.state, batch, perturbations)
-        self._apply(update)
+        self.apply(update)
         self.buffers.update(mode.updates)
         self.loss_sum += update.loss * len(x)
         self.correct += (update.logits.argmax(-1) == labels).sum()
         self.position += 1
 
-    def _apply(self, update: Update) -> None:
+    def apply(self, update: Update) -> None:
         """Hand the gradients to the optimizers at this moment's rates."""
         for key, tensors, grads in (
             ("weights", self.params, update.grads),
@@ -128,6 +134,7 @@ class Session:
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
             "loss_sum": self.loss_sum,
             "correct": self.correct,
+            "probes": self.probes,
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -148,6 +155,13 @@ class Session:
             generator.set_state(content["streams"][purpose])
         self.loss_sum.copy_(content["loss_sum"])
         self.correct.copy_(content["correct"])
+        self.probes = content["probes"]
+
+    def twin(self) -> Self:
+        """Another session in the same state: what is done to one does not reach the other."""
+        twin = type(self)(self.recipe, self.network, self.samples, self.device)
+        twin.load_state_dict(deepcopy(self.state_dict()))
+        return twin
 
 
 def _laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,8 @@ class Layer(ABC):
 
     #: Whether `vjp` may be given other weights than `forward` was, as feedback alignment does.
     transposable: ClassVar[bool] = True
+    #: Whether a sample's output depends on that sample alone, in training too.
+    independent: ClassVar[bool] = True
 
     name: str = ""
 
@@ -110,6 +112,13 @@ class Layer(ABC):
             return moved
         carried = self.jvp(params, saved, dx)
         return carried if moved is None else carried + moved
+
+    def held(self, saved: Any) -> Any:
+        """`saved` with the batch's statistics held fixed: derivatives are then each sample's own.
+
+        Raises `Unsupported` where a layer cannot tell its statistics from the rest.
+        """
+        return saved
 
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
         """Every elementary layer inside this one, with the shape of its input."""
@@ -191,6 +200,10 @@ class Chain(Layer):
         for layer, kept in zip(self.layers, saved, strict=True):
             dx = layer.tangent(params, kept, dx, dparams)
         return dx
+
+    def held(self, saved: list[Any]) -> list[Any]:
+        """Of all layers."""
+        return [layer.held(kept) for layer, kept in zip(self.layers, saved, strict=True)]
 
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
         """Of all layers."""

@@ -42,6 +42,8 @@ class ModuleLayer(Layer):
 
     #: Nothing tells a module's transposed products from the rest of its derivative.
     transposable: ClassVar[bool] = False
+    #: Nor does anything say that it has no batch norm inside.
+    independent: ClassVar[bool] = False
 
     def out_shape(self, shape: Shape) -> Shape:
         """Found by running the module.
@@ -100,6 +102,10 @@ class ModuleLayer(Layer):
         y, tangent, updates = self._jvp(params, call, dx)
         self._update(mode, updates)
         return y, tangent, call
+
+    def held(self, saved: _Call) -> _Call:
+        """Unknown: raises `Unsupported`."""
+        raise Unsupported(f"{self.name!r}, a wrapped module, cannot hold its batch statistics fixed")
 
     def _jvp(self, params: Tensors, call: _Call, dx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Own]:
         """Output, tangent and new buffers."""

@@ -15,7 +15,7 @@ With S the Jacobian of x̂, symmetric again, y's cotangent becomes S(γ dy) and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
@@ -35,6 +35,8 @@ class _Normalised(NamedTuple):
 @dataclass(frozen=True)
 class BatchNorm(Layer):
     """Batch norm over vectors (B×N) or images (B×C×H×W), as `torch.nn.BatchNorm1d` and ``2d``."""
+
+    independent: ClassVar[bool] = False
 
     channels: int
     momentum: float = 0.1
@@ -89,6 +91,10 @@ class BatchNorm(Layer):
         precision = params[self.key("weight")].dtype
         saved = saved._replace(x=saved.x.to(precision))
         return self._backward(params, saved, dx.to(precision), (True, False, False))[0].to(dx.dtype)
+
+    def held(self, saved: _Normalised) -> _Normalised:
+        """The batch's mean and variance in the place of running ones."""
+        return saved._replace(training=False)
 
     def parameter_tangent(self, params: Tensors, saved: _Normalised, dparams: Tensors) -> torch.Tensor:
         """X̂ dγ + dβ."""

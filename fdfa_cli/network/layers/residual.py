@@ -67,6 +67,10 @@ class Residual(Layer):
             self.shortcut.tangent(params, saved[1], dx, dparams),
         )
 
+    def held(self, saved: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Of both chains."""
+        return self.body.held(saved[0]), self.shortcut.held(saved[1])
+
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
         """Of both chains."""
         yield from self.body.leaves(shape)

@@ -1,0 +1,110 @@
+"""Seconds and bytes of a step, by phase."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from fdfa_cli.diagnostics.watch import Phase
+from fdfa_cli.lazy import torch
+
+
+class Stopwatch:
+    """Wall seconds by phase; a GPU's queue is emptied wherever a phase ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: defaultdict[Phase, float] = defaultdict(float)
+        self._phase: Phase | None = None
+        self._device = device
+        self._since = self._now()
+
+    def enter(self, phase: Phase | None) -> Phase | None:
+        """Begin `phase` (None: nothing that counts); returns the one that was on."""
+        now = self._now()
+        if self._phase is not None:
+            self.seconds[self._phase] += now - self._since
+        before, self._phase, self._since = self._phase, phase, now
+        return before
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+class Scales:
+    """Bytes of the tensors that operations made and somebody still holds: the peak of each phase."""
+
+    def __init__(self) -> None:
+        self.peaks: defaultdict[Phase, int] = defaultdict(int)
+        self._phase: Phase | None = None
+        self._holders: dict[int, int] = {}
+        self._live = 0
+
+    def enter(self, phase: Phase | None) -> Phase | None:
+        """Begin `phase` (None: nothing that counts); returns the one that was on."""
+        before, self._phase = self._phase, phase
+        self._see()
+        return before
+
+    @contextmanager
+    def weighing(self) -> Iterator[None]:
+        """Weigh what is made inside."""
+        with _dispatch_mode()(self):
+            yield
+
+    def made(self, tensor: torch.Tensor) -> None:
+        """Count the storage of `tensor` until its last holder lets go."""
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        self._holders[key] = self._holders.get(key, 0) + 1
+        if self._holders[key] == 1:
+            self._live += size
+            self._see()
+        weakref.finalize(tensor, self._released, key, size)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether the storage of `tensor` was made here."""
+        return tensor.untyped_storage().data_ptr() in self._holders
+
+    def _released(self, key: int, size: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+            self._live -= size
+
+    def _see(self) -> None:
+        if self._phase is not None:
+            self.peaks[self._phase] = max(self.peaks[self._phase], self._live)
+
+
+@cache
+def _dispatch_mode() -> Any:
+    """The class of the mode that shows every operation of torch to a pair of scales."""
+    base: Any = torch.utils._python_dispatch.TorchDispatchMode
+
+    class Weighing(base):  # type: ignore[misc]  # torch does not type it
+        def __init__(self, scales: Scales) -> None:
+            super().__init__()
+            self.scales = scales
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = {
+                t.untyped_storage().data_ptr() for t in _tensors((args, kwargs)) if not self.scales.holds(t)
+            }
+            result = func(*args, **(kwargs or {}))
+            for t in _tensors(result):
+                if t.untyped_storage().data_ptr() not in given:  # no view of what was there before
+                    self.scales.made(t)
+            return result
+
+    return Weighing
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
