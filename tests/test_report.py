@@ -24,7 +24,10 @@ from fdfa_cli import cli
 from fdfa_cli.commands.report import Format, report
 from fdfa_cli.errors import RunDamaged, UsageError
 from fdfa_cli.report import export, terminal
-from fdfa_cli.report.tables import SUMMARY, Column, Table, printable, runs_table
+from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.query import Query
+from fdfa_cli.report.run_table import runs_table
+from fdfa_cli.report.tables import SUMMARY, Column, Table, printable
 from fdfa_cli.runs import Run, scan
 
 HOSTILE = r"[bold red]a\[/]|b_c*d*`e`<i>&amp;{~}^$#%--\LaTeX"
@@ -69,8 +72,14 @@ def mixed(results: Path) -> list[Path]:
     ]
 
 
+def table_of(results: Path) -> Table:
+    """The table of the runs in `results`."""
+    facts = Facts(scan([results]).runs)
+    return runs_table(facts, facts.runs, Query())
+
+
 def said(capsys, *paths: Path, format: str = "table") -> str:
-    report(list(paths), Format(format))
+    report(list(paths), format=Format(format))
     return capsys.readouterr().out
 
 
@@ -175,6 +184,7 @@ def test_markdown_keeps_names_readable():
 LATEX = {
     r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
     r"\textgreater{}": ">", r"\textbar{}": "|", r"\textasciigrave{}": "`", "-{}": "-",
+    r"$\pm$": "±", "$-$": "−",
     **{f"\\{c}": c for c in "{}$&#_%"},
 }  # fmt: skip
 
@@ -273,7 +283,7 @@ def test_on_a_terminal_of_any_width_everything_is_there(tmp_path, width, alike):
             rule="深い[/]",
             **({} if alike else {"data": ("mnist", "tiny_imagenet", "x" * 30)[i]}),
         )
-    table = runs_table(scan([tmp_path]).runs)
+    table = table_of(tmp_path)
     lines = ["".join(text for text, _ in line) for line in terminal.for_terminal(table, width)]
     text = "\n".join(lines)
     for row in table.shown:
@@ -286,7 +296,7 @@ def test_on_a_terminal_of_any_width_everything_is_there(tmp_path, width, alike):
 def test_what_runs_share_is_named_once(tmp_path):
     for i in range(3):
         store(tmp_path, i, rule=("bp", "dfa", "fdfa")[i])
-    table = runs_table(scan([tmp_path]).runs)
+    table = table_of(tmp_path)
     first, _, *rest = ["".join(t for t, _ in line) for line in terminal.for_terminal(table, 120)]
     assert first == "data digits   network mlp   epochs 2"
     assert " ".join(rest[0].split()) == "run status rule seed train loss val acc % test acc % train s"
@@ -294,7 +304,7 @@ def test_what_runs_share_is_named_once(tmp_path):
 
 def test_a_single_run_keeps_its_columns(tmp_path):
     store(tmp_path)
-    table = runs_table(scan([tmp_path]).runs)
+    table = table_of(tmp_path)
     lines = ["".join(text for text, _ in line) for line in terminal.for_terminal(table, 160)]
     assert lines[0].split()[:5] == ["run", "status", "data", "network", "rule"]
 
@@ -344,7 +354,7 @@ def test_without_runs_it_says_what_to_do_next(tmp_path, monkeypatch, capsys, the
         (tmp_path / "results" / ".gitkeep").touch()
     empty = {"table": "", "json": "[]\n"}
     for format in Format:
-        report(None, format)
+        report(None, format=format)
         output = capsys.readouterr()
         assert "no runs in results yet; train one: fdfa train " in output.err
         assert output.out.startswith(empty.get(format, ""))
@@ -373,7 +383,7 @@ def every_format(*paths: Path, **environment: str) -> str:
 from pathlib import Path
 from fdfa_cli.commands.report import Format, report
 for format in Format:
-    report(list(map(Path, sys.argv[1:])), format)
+    report(list(map(Path, sys.argv[1:])), format=format)
 print(sorted({"torch", "numpy", "torchvision", "scipy"} & set(sys.modules)))"""
     here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | environment
     return subprocess.check_output([sys.executable, "-c", code, *map(str, paths)], env=here, text=True)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fdfa_cli.report.names import Rows
+
 if TYPE_CHECKING:
+    from fdfa_cli.report.query import Query
     from fdfa_cli.report.tables import Table
     from fdfa_cli.runs import Run
 
@@ -35,6 +38,31 @@ def report(
             metavar="PATH", help="Run folders, or folders that hold some.", show_default="results"
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only runs with data=mnist, rule=dfa,fdfa (one of), 'optimizer.lr>1e-3', …; repeatable.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="A row for each rule,network,… with means over its runs."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Figures of groups, the first also as a curve: test_accuracy,…"),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="By rule,-test_accuracy,…; - is descending.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Exactly these: run,optimizer.lr,test_accuracy,curve,…"),
+    ] = None,
+    rows: Annotated[
+        Rows, typer.Option(help="A row for each run, epoch, or block that diagnostics looked at.")
+    ] = Rows.runs,
     format: Annotated[
         Format, typer.Option(help="json and csv hold every stored number, accuracies as fractions of 1.")
     ] = Format.table,
@@ -42,50 +70,83 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Draw figures into a folder, as SVG and PNG.")
     ] = None,
 ) -> None:
-    """Show stored runs, one row each; trains nothing.
+    """Show stored runs, one row each, or groups of them; trains nothing.
 
+    A name is a column of the table, a number that a run ended with, or a key of its recipe (optimizer.lr).
     A folder that cannot be read is named on stderr, the others are shown, and the exit code is 1.
     """
+    from fdfa_cli.report.query import Query
+    from fdfa_cli.report.select import Condition, SortKey
+
+    query = Query(
+        where=tuple(map(Condition.parse, where or ())),
+        by=_names("--group-by", group_by),
+        metrics=_names("--metric", metric),
+        sort=tuple(map(SortKey.parse, _names("--sort", sort))),
+        columns=_names("--columns", columns),
+        rows=rows,
+    )
     gc.disable()  # what is read is needed to the end; looking for garbage in it takes a fifth of the time
     try:
-        _report(paths or [], format, plots)
+        _report(paths or [], query, format, plots)
     finally:
         gc.enable()
 
 
-def _report(paths: list[Path], format: Format, plots: Path | None) -> None:
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    """The names of a comma list; raises `UsageError` where one is empty or there twice."""
+    from fdfa_cli.errors import UsageError
+
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"{option} {text!r}: a name is {'missing' if not all(names) else 'given twice'}")
+    return names
+
+
+def _report(paths: list[Path], query: Query, format: Format, plots: Path | None) -> None:
     from fdfa_cli.errors import RunDamaged
-    from fdfa_cli.report import export, tables
+    from fdfa_cli.report import export
+    from fdfa_cli.report.answer import answer
+    from fdfa_cli.report.facts import Facts
+    from fdfa_cli.report.select import select, why_none
     from fdfa_cli.runs import Scan, scan
 
     found = scan(paths or [DEFAULT]) if paths or DEFAULT.exists() else Scan([], [])
+    facts = Facts(found.runs)
+    chosen = select(facts, query.where)
     if not found.runs and not found.damaged:
         where = ", ".join(map(str, paths or [DEFAULT]))
         typer.echo(f"no runs in {where} yet; train one: fdfa train digits/fdfa", err=True)
+    elif not chosen and found.runs:
+        typer.echo(why_none(facts, query.where), err=True)
     if format is Format.table:
-        if found.runs:
-            show(tables.runs_table(found.runs))
+        table = answer(facts, query, curves=sys.stdout.isatty())
+        if chosen:
+            show(table)
     else:
-        write, columns = {
-            Format.json: (export.to_json, tables.SUMMARY + tables.DETAILS),
-            Format.csv: (export.to_csv, tables.SUMMARY + tables.DETAILS),
-            Format.markdown: (export.to_markdown, tables.SUMMARY),
-            Format.latex: (export.to_latex, tables.SUMMARY),
+        write = {
+            Format.json: export.to_json,
+            Format.csv: export.to_csv,
+            Format.markdown: export.to_markdown,
+            Format.latex: export.to_latex,
         }[format]
-        sys.stdout.write(write(tables.runs_table(found.runs, columns)))
-    if plots is not None and found.runs:
-        _draw(found.runs, plots)
-    if found.damaged:
+        sys.stdout.write(write(answer(facts, query, details=format in (Format.json, Format.csv))))
+    if plots is not None and chosen:
+        _draw(chosen, plots, query)
+    damaged = [*found.damaged, *facts.damaged]
+    if damaged:
         sys.stdout.flush()
-        raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in found.damaged))
+        raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in damaged))
 
 
-def _draw(runs: list[Run], folder: Path) -> None:
+def _draw(runs: list[Run], folder: Path, query: Query) -> None:
     from fdfa_cli.report.plots import PLOTS, material
     from fdfa_cli.report.plots.save import save
     from fdfa_cli.report.tables import printable
 
-    for line in save(material(runs), folder, PLOTS):
+    for line in save(material(runs, next(iter(query.metrics), None)), folder, PLOTS):
         typer.echo(printable(line), err=True)
 
 

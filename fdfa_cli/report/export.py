@@ -7,18 +7,24 @@ import io
 import json
 import re
 
-from fdfa_cli.report.tables import Table, Value, printable
+from fdfa_cli.compare.stats import Mean
+from fdfa_cli.report.tables import Column, Table, Value, number_of, printable
 
 
 def to_json(table: Table) -> str:
-    """A list of objects, keys in the order of the columns, null where there is no value."""
+    """A list of objects, keys in the order of the columns, null where there is no value.
+
+    A mean is three keys: its own name, and that with ``_half_width`` and with ``_n``.
+    """
+    table = _flat(table)
     names = [column.name for column in table.columns]
     rows = [dict(zip(names, row, strict=True)) for row in table.rows]
     return json.dumps(rows, indent=2, allow_nan=False) + "\n"
 
 
 def to_csv(table: Table) -> str:
-    """A line of names and one a row; an empty field where there is no value."""
+    """A line of names and one a row, the columns those of `to_json`; an empty field for no value."""
+    table = _flat(table)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(column.name for column in table.columns)
@@ -30,20 +36,30 @@ def to_markdown(table: Table) -> str:
     """A table of GitHub's Markdown and the notes as a list; text is escaped."""
     cells = [[column.heading for column in table.columns], *table.shown]
     lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in cells]
-    lines.insert(1, "|" + "|".join(" --- " if c.kind == "text" else " ---: " for c in table.columns) + "|")
+    lines.insert(1, "|" + "|".join(" --- " if c.left else " ---: " for c in table.columns) + "|")
+    above = [_markdown(printable(table.shared)), ""] if table.shared else []
     notes = [f"- {_markdown(printable(note))}" for note in table.notes]
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+    return "\n".join([*above, *lines, *([""] if notes else []), *notes]) + "\n"
 
 
 def to_latex(table: Table) -> str:
-    """A tabular for the package booktabs, the notes as comments; text is escaped."""
-    heading, *rows = (
-        " & ".join(map(_latex, row)) + r" \\"
-        for row in [[column.heading for column in table.columns], *table.shown]
-    )
-    alignment = "".join("l" if column.kind == "text" else "r" for column in table.columns)
+    """A tabular for the package booktabs, the best of each column in bold; text is escaped.
+
+    The notes, and what all rows have in common, are comments.
+    """
+    bold = _best(table)
+    heading = " & ".join(_latex(column.heading) for column in table.columns) + r" \\"
+    rows = [
+        " & ".join(
+            rf"\textbf{{{_latex(cell)}}}" if (i, j) in bold else _latex(cell) for j, cell in enumerate(row)
+        )
+        + r" \\"
+        for i, row in enumerate(table.shown)
+    ]
+    alignment = "".join("l" if column.left else "r" for column in table.columns)
     lines = [
         r"% needs \usepackage{booktabs}",
+        *([f"% {printable(table.shared)}"] if table.shared else []),
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         heading,
@@ -54,6 +70,39 @@ def to_latex(table: Table) -> str:
         *(f"% {printable(note)}" for note in table.notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _flat(table: Table) -> Table:
+    """`table` with a column for each number of a mean."""
+    columns: list[Column] = []
+    for column in table.columns:
+        columns.append(column)
+        if column.figures:
+            columns += [Column(f"{column.name}_half_width", ""), Column(f"{column.name}_n", "")]
+    rows = []
+    for row in table.rows:
+        cells: list[Value] = []
+        for column, value in zip(table.columns, row, strict=True):
+            if not column.figures:
+                cells.append(value)
+            elif isinstance(value, Mean):
+                cells += [value.mean, value.half, value.n]
+            else:
+                cells += [value, None, 0]
+        rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _best(table: Table) -> set[tuple[int, int]]:
+    """Row and column of the best value of each column that has one; of all that look equally good."""
+    found = set()
+    for j, column in enumerate(table.columns):
+        numbers = {i: x for i, row in enumerate(table.rows) if (x := number_of(row[j])) is not None}
+        if column.best is None or len(numbers) < 2:
+            continue
+        best = (max if column.best == "max" else min)(numbers.values())
+        found |= {(i, j) for i, x in numbers.items() if column.show(x) == column.show(best)}
+    return found
 
 
 def _encodable(value: Value) -> Value:
@@ -75,6 +124,8 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
+    "±": r"$\pm$",
+    "−": "$-$",
     **{character: f"\\{character}" for character in "{}$&#_%"},
 }
 

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from fdfa_cli.runs import STATUSES, Run
+from fdfa_cli.compare.stats import Interval, Mean
 
-Value = str | int | float | None
-#: What a column holds: text, a whole number, a share of one, any number, seconds, bytes.
-Kind = Literal["text", "count", "fraction", "number", "seconds", "bytes"]
+Value = str | int | float | Mean | Interval | None
+#: What a column holds: text, a whole number, a share of one, a difference of two of these, any number,
+#: seconds, bytes, a sparkline.
+Kind = Literal["text", "count", "fraction", "difference", "number", "seconds", "bytes", "curve"]
 
 MISSING = "-"
 #: In which unit a kind is shown to people, and how many of it make one of the stored unit.
-UNITS: dict[Kind, tuple[str, float]] = {"fraction": ("%", 100), "seconds": ("s", 1), "bytes": ("MiB", 2**-20)}
+UNITS: dict[Kind, tuple[str, float]] = {
+    "fraction": ("%", 100),
+    "difference": ("%", 100),
+    "seconds": ("s", 1),
+    "bytes": ("MiB", 2**-20),
+}
 
 
 @dataclass(frozen=True)
 class Column:
     """A column: its `name` for programs, its `title` for people, who also get the unit of its `kind`.
 
-    `choice`: it says what was asked of a run, not what came out.
+    `choice`: it says what was asked of a run, not what came out. `best`: which of its values is the best
+    one, where that is a matter of more or less. `figures`: its values are means over runs (`Mean`).
     """
 
     name: str
     title: str
     kind: Kind = "text"
     choice: bool = False
+    best: Literal["max", "min"] | None = None
+    figures: bool = False
+
+    @property
+    def left(self) -> bool:
+        """Whether it is aligned to the left, as text is."""
+        return self.kind in ("text", "curve")
 
     @property
     def heading(self) -> str:
@@ -42,21 +55,41 @@ class Column:
             return MISSING
         if isinstance(value, str):
             return printable(value)
+        if isinstance(value, Mean):
+            return self._number(value.mean) + (
+                f" ± {self._spread(value.half)}" if value.half is not None else ""
+            )
+        if isinstance(value, Interval):
+            return f"{self._number(value.value)} [{self._number(value.low)}, {self._number(value.high)}]"
+        return self._number(value)
+
+    def _number(self, value: float) -> str:
         if self.kind in UNITS:
             scaled = value * UNITS[self.kind][1]
-            return f"{scaled:.2f}" if self.kind == "fraction" else f"{scaled:.1f}"
+            formats = {"fraction": ".2f", "difference": "+.2f"}
+            return format(scaled, formats.get(self.kind, ".1f"))
         if isinstance(value, int):
             return str(value)
+        if self.kind == "count" or self.choice:  # as it was written, not as a measurement
+            return f"{value:g}"
         return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
+
+    def _spread(self, half: float) -> str:
+        """A half-width: as a number of the column, without a sign."""
+        return self._number(half).removeprefix("+")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values under columns; the first column names the row. `notes` are lines to put below."""
+    """Rows of values under columns; the first column names the row.
+
+    `notes` are lines to put below; `shared` is what all rows have in common, to put above.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
+    shared: str = ""
 
     @cached_property
     def shown(self) -> list[list[str]]:
@@ -69,6 +102,7 @@ class Table:
             tuple(self.columns[i] for i in indices),
             tuple(tuple(row[i] for i in indices) for row in self.rows),
             self.notes,
+            self.shared,
         )
 
 
@@ -81,17 +115,17 @@ SUMMARY = (
     Column("rule", "rule", choice=True),
     Column("seed", "seed", "count", choice=True),
     Column("epochs", "epochs", "count", choice=True),
-    Column("train_loss", "train loss", "number"),
-    Column("val_accuracy", "val acc", "fraction"),
-    Column("test_accuracy", "test acc", "fraction"),
+    Column("train_loss", "train loss", "number", best="min"),
+    Column("val_accuracy", "val acc", "fraction", best="max"),
+    Column("test_accuracy", "test acc", "fraction", best="max"),
     Column("train_seconds", "train", "seconds"),
 )
 #: What programs get besides.
 DETAILS = (
-    Column("train_accuracy", "train acc", "fraction"),
-    Column("val_loss", "val loss", "number"),
-    Column("test_loss", "test loss", "number"),
-    Column("best_val_accuracy", "best val acc", "fraction"),
+    Column("train_accuracy", "train acc", "fraction", best="max"),
+    Column("val_loss", "val loss", "number", best="min"),
+    Column("test_loss", "test loss", "number", best="min"),
+    Column("best_val_accuracy", "best val acc", "fraction", best="max"),
     Column("eval_seconds", "eval", "seconds"),
     Column("wall_seconds", "wall", "seconds"),
     Column("peak_memory_bytes", "peak memory", "bytes"),
@@ -103,16 +137,13 @@ DETAILS = (
 )
 
 
-def runs_table(runs: Sequence[Run], columns: Sequence[Column] = SUMMARY) -> Table:
-    """One row a run, in the order given.
-
-    Below it, how many runs there are of each status, and why each one that failed or diverged did.
-    """
-    rows = []
-    for run in runs:
-        values = _values(run)
-        rows.append(tuple(values.get(column.name) for column in columns))
-    return Table(tuple(columns), tuple(rows), tuple(_notes(runs)))
+def number_of(value: Value) -> float | None:
+    """`value` as one number: of a mean or an interval its centre; None where it is none."""
+    if isinstance(value, Mean):
+        return value.mean
+    if isinstance(value, Interval):
+        return value.value
+    return None if isinstance(value, str) else value
 
 
 def printable(text: str) -> str:
@@ -120,31 +151,3 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _values(run: Run) -> dict[str, Value]:
-    record = run.record
-    device = record.provenance[-1].get("device") if record.provenance else None
-    return {
-        **record.summary,
-        **{name: value for name, value in record.facts.items() if isinstance(value, Value)},
-        "run": run.name,
-        "status": record.status,
-        "device": None if device is None else str(device),
-        "created": record.created,
-        "error": record.error,
-        "path": str(run.path),
-    }
-
-
-def _notes(runs: Sequence[Run]) -> list[str]:
-    if not runs:
-        return []
-    counts = Counter(run.status for run in runs)
-    parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    notes = [f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {parts}"]
-    for run in runs:
-        if run.status in ("failed", "diverged"):
-            reason = (run.record.error or "no reason was stored").partition("\n")[0]
-            notes.append(printable(f"{run.name} {run.status}: {reason}"))
-    return notes

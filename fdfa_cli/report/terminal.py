@@ -23,6 +23,7 @@ _STATUS_STYLES = {"completed": "green", "running": "cyan", "interrupted": "yello
 def for_pipe(table: Table) -> str:
     """Every column, a heading and a line for each row, whatever their length; no style."""
     lines = ["".join(text for text, _ in line).rstrip() for line in _Grid(table).lines()]
+    lines = [printable(table.shared), "", *lines] if table.shared else lines
     lines += ["", *map(printable, table.notes)] if table.notes else []
     return "".join(f"{line}\n" for line in lines)
 
@@ -31,7 +32,10 @@ def for_terminal(table: Table, width: int) -> list[Line]:
     """Lines for a terminal `width` cells wide; choices that all rows share are named once, above."""
     shared = _shared(table)
     constants = "   ".join(
-        f"{table.columns[i].title} {table.columns[i].show(table.rows[0][i])}" for i in shared
+        [
+            *([printable(table.shared)] if table.shared else []),
+            *(f"{table.columns[i].title} {table.columns[i].show(table.rows[0][i])}" for i in shared),
+        ]
     )
     table = table.keep([i for i in range(len(table.columns)) if i not in shared])
     grids = (_Grid(table, short, below) for short, below in ((False, False), (True, False), (True, True)))
@@ -75,7 +79,7 @@ class _Grid:
 
     def _line(self, cells: Sequence[str], styles: list[str]) -> Line:
         padded = [
-            _pad(cell, width, right=column.kind != "text")
+            _pad(cell, width, right=not column.left)
             for column, cell, width in zip(self.columns, cells, self.widths, strict=True)
         ]
         return list(zip([*(cell + GAP for cell in padded[:-1]), padded[-1]], styles, strict=True))

@@ -1,0 +1,165 @@
+"""What is known of a run by name: its status, choices and figures, and any key of its recipe.
+
+``rule``, ``seed``, ``test_accuracy`` come from run.json, which is small and already read. A dotted key
+(``optimizer.lr``) comes from the resolved recipe, which is opened when such a key is asked for; runs of one
+configuration that differ in the seed share one reading.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+from fdfa_cli.errors import RecipeError, RunDamaged, UsageError, did_you_mean
+from fdfa_cli.recipe.load import parse
+from fdfa_cli.recipe.schema import EXECUTION_FIELDS
+from fdfa_cli.report.tables import DETAILS, SUMMARY, Column, Value
+from fdfa_cli.runs import Run
+from fdfa_cli.sweep.table import plain
+
+SEED = "training.seed"
+_COLUMNS = {column.name: column for column in (*SUMMARY, *DETAILS)}
+_TRAINING = re.compile(r"(?m)^training:\n(?:  .*\n?)*")
+_SEED_LINE = re.compile(r"(?m)^  seed: .*\n?")
+_EXECUTION_LINES = re.compile(rf"(?m)^  (?:{'|'.join(sorted(EXECUTION_FIELDS))}): .*\n?")
+
+T = TypeVar("T")
+
+
+class Facts:
+    """What is known of some `runs`; files that cannot be read on the way are kept in `damaged`."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self._damaged: dict[str, RunDamaged] = {}
+        self._values: dict[int, dict[str, Value]] = {}
+        self._parsed: dict[str, dict[str, Any]] = {}
+
+    @property
+    def damaged(self) -> list[RunDamaged]:
+        """Why files of runs could not be read, sorted."""
+        return [self._damaged[message] for message in sorted(self._damaged)]
+
+    def get(self, run: Run, name: str) -> Value:
+        """The value of `name` for `run`; None where it has none. A section alone means its name."""
+        if name in self._names:
+            return self.values(run).get(name)
+        choices = self.choices(run)
+        value = choices.get(name, choices.get(f"{name}.name"))
+        return value if value is None or type(value) in (str, int, float) else plain(value)
+
+    def values(self, run: Run) -> dict[str, Value]:
+        """All that run.json says of `run`."""
+        if id(run) not in self._values:
+            self._values[id(run)] = _values(run)
+        return self._values[id(run)]
+
+    def choices(self, run: Run) -> dict[str, Any]:
+        """Every value of the recipe of `run` by its dotted key; nothing where it cannot be read."""
+        text = self.attempt(run.recipe_text, "")
+        key = _without(_SEED_LINE, text)
+        if key not in self._parsed:
+            self._parsed[key] = self.attempt(lambda: _flat(_parse(run, text)), {}) if text else {}
+        return self._parsed[key] | {SEED: run.record.facts["seed"]} if self._parsed[key] else {}
+
+    def configuration(self, run: Run) -> str:
+        """The recipe of `run` without its seed and without where it computes: equal for runs to average."""
+        return _without(_EXECUTION_LINES, _without(_SEED_LINE, self.attempt(run.recipe_text, "")))
+
+    def rows(self, run: Run) -> list[dict[str, Any]]:
+        """The metrics of `run`, a row an epoch; none where they cannot be read."""
+        return self.attempt(run.metrics, [])
+
+    def check(self, names: Iterable[str], also: Sequence[str] = ()) -> None:
+        """Raise `UsageError`, with the nearest name there is, for one that no run has a value of.
+
+        `also` are further names that may stand there.
+        """
+        for name in names:
+            if name in self._names or name in also or not self.runs or self._in_recipes(name):
+                continue
+            near = did_you_mean(name, [*self._names, *also, *self._keys])
+            known = ", ".join([*self._names, *also])
+            raise UsageError(f"unknown name {name!r}{near} (known: {known}, and every key of a recipe)")
+
+    def column(self, name: str) -> Column:
+        """The column of `name`, its kind as its name and its values say."""
+        if name in _COLUMNS:
+            return _COLUMNS[name]
+        values = [value for run in self.runs if (value := self.get(run, name)) is not None]
+        title = name if "." in name else name.replace("_", " ")
+        choice = "." in name or not any(name in run.record.summary for run in self.runs)
+        if any(isinstance(value, str) for value in values):
+            return Column(name, title, choice=choice)
+        for end, kind in (("_seconds", "seconds"), ("_bytes", "bytes"), ("_accuracy", "fraction")):
+            if name.endswith(end):
+                title = title.removesuffix(f" {end[1:]}") if kind != "fraction" else title
+                return Column(name, title, kind, choice, _best(name))  # type: ignore[arg-type]
+        whole = all(isinstance(value, int) for value in values)
+        return Column(name, title, "count" if whole else "number", choice, _best(name))
+
+    def attempt(self, read: Callable[[], T], otherwise: T) -> T:
+        """What `read` returns; `otherwise` where it finds damage, which is kept."""
+        try:
+            return read()
+        except RunDamaged as error:
+            self._damaged.setdefault(str(error), error)
+            return otherwise
+
+    @cached_property
+    def _names(self) -> dict[str, None]:
+        """Names of run.json, in the order of the columns, then of the alphabet."""
+        there = {name for run in self.runs for name in (*run.record.facts, *run.record.summary)}
+        return dict.fromkeys([*_COLUMNS, *sorted(there - _COLUMNS.keys())])
+
+    @cached_property
+    def _keys(self) -> dict[str, None]:
+        return dict.fromkeys(key for run in self.runs for key in self.choices(run))
+
+    def _in_recipes(self, name: str) -> bool:
+        keys = (self.choices(run) for run in self.runs)  # most often the first run settles it
+        return any(name in choices or f"{name}.name" in choices for choices in keys)
+
+
+def _values(run: Run) -> dict[str, Value]:
+    record = run.record
+    device = record.provenance[-1].get("device") if record.provenance else None
+    return {
+        **record.summary,
+        **{name: value for name, value in record.facts.items() if isinstance(value, str | int | float)},
+        "run": run.name,
+        "status": record.status,
+        "device": None if device is None else str(device),
+        "created": record.created,
+        "error": record.error,
+        "path": str(run.path),
+    }
+
+
+def _best(name: str) -> Any:
+    return "max" if name.endswith("_accuracy") else "min" if name.endswith("_loss") else None
+
+
+def _without(lines: re.Pattern[str], text: str) -> str:
+    """A recipe's `text` without some `lines` of its section training."""
+    return _TRAINING.sub(lambda section: lines.sub("", section[0]), text)
+
+
+def _parse(run: Run, text: str) -> Any:
+    file = run.path / "recipe.yaml"
+    try:
+        return parse(text.encode("utf-8", "surrogateescape"), str(file)).tree
+    except RecipeError as error:
+        raise RunDamaged(str(error)) from error
+
+
+def _flat(tree: Any, above: str = "") -> dict[str, Any]:
+    """Every value of a recipe by its dotted key."""
+    if not isinstance(tree, dict):
+        return {above: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{above}.{key}" if above else str(key))
+    return found

@@ -1,0 +1,126 @@
+"""A row for each group of runs: means over seeds with their intervals, and how all of the runs ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fdfa_cli.compare.stats import FEWEST
+from fdfa_cli.errors import UsageError
+from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.groups import Group
+from fdfa_cli.report.query import Query
+from fdfa_cli.report.run_table import notes as run_notes
+from fdfa_cli.report.select import ordered
+from fdfa_cli.report.sparkline import CURVE, curve_column, mean_curve, metric_of_epochs, sparkline
+from fdfa_cli.report.tables import Column, Table, Value
+from fdfa_cli.runs import STATUSES
+
+#: What a group is judged by unless another metric is asked for.
+METRICS = ("test_accuracy",)
+#: Choices that are named once, above, where all runs have them in common.
+SHARED = ("data", "network", "rule", "epochs")
+#: What a column may be besides a name that runs are grouped by, or a metric.
+COUNTS = ("n", *STATUSES)
+
+
+def groups_table(
+    facts: Facts, groups: Sequence[Group], query: Query, details: bool = False, curves: bool = False
+) -> Table:
+    """One row a group, in the order of their keys unless the `query` sorts.
+
+    Figures are means over completed runs, no recipe and seed counted twice. Every other end of a run has a
+    column where there is one (with `details`, always).
+    """
+    metrics = query.metrics or METRICS
+    ends = [status for status in STATUSES[1:] if details or any(g.statuses[status] for g in groups)]
+    ends = ["completed", *ends] if details else ends
+    usual = [*query.by, "n", *metrics, *ends, *([CURVE] if curves else [])]
+    names = list(query.columns) or usual
+    sort_names = [key.name for key in query.sort]
+    facts.check((*names, *metrics, *sort_names), also=(*COUNTS, CURVE))
+    columns = {name: _column(facts, name, query.by) for name in [*names, *sort_names]}
+
+    if CURVE in names:
+        lines = [[facts.rows(run) for run in group.completed] for group in groups]
+        metric = metric_of_epochs([rows for several in lines for rows in several], metrics)
+        columns[CURVE] = curve_column(metric)
+        drawn = dict(
+            zip(map(id, groups), (sparkline(mean_curve(several, metric)) for several in lines), strict=True)
+        )
+
+    def get(group: Group, name: str) -> Value:
+        if name in query.by:
+            return group.key[query.by.index(name)]
+        if name == CURVE:
+            return drawn[id(group)]
+        if name in COUNTS:
+            return len(group.completed) if name == "n" else group.statuses[name]
+        return group.figure(name)
+
+    rows = [tuple(get(group, name) for name in names) for group in ordered(groups, query.sort, get)]
+    means = [name for name in names if columns[name].figures]
+    return Table(
+        tuple(columns[name] for name in names),
+        tuple(rows),
+        tuple(_notes(groups, query, means)),
+        _shared(groups, query),
+    )
+
+
+def _column(facts: Facts, name: str, by: Sequence[str]) -> Column:
+    if name == CURVE:
+        return curve_column("")
+    if name in COUNTS:
+        return Column(name, name, "count")
+    column = facts.column(name)
+    if name in by:
+        return replace(column, choice=True)
+    if column.kind == "text" or not any(name in run.record.summary for run in facts.runs):
+        raise UsageError(
+            f"{name} is no figure that runs end with, so groups have no mean of it: add it to --group-by"
+        )
+    return replace(column, figures=True)
+
+
+def _shared(groups: Sequence[Group], query: Query) -> str:
+    """The choices and seeds that all groups have in common."""
+    runs = [run for group in groups for run in group.runs]
+    parts = []
+    for name in SHARED:
+        found = {run.record.facts.get(name, run.record.summary.get(name)) for run in runs}
+        if name not in query.by and len(found) == 1:
+            parts.append(f"{name} {found.pop()}")
+    seeds = {tuple(sorted(run.record.facts["seed"] for run in group.completed)) for group in groups}
+    if "seed" not in query.by and len(seeds) == 1 and (common := seeds.pop()):
+        run = common == tuple(range(common[0], common[0] + len(common))) and len(common) > 1
+        parts.append(f"seeds {f'{common[0]}-{common[-1]}' if run else ', '.join(map(str, common))}")
+    return "   ".join(parts)
+
+
+def _notes(groups: Sequence[Group], query: Query, means: Sequence[str]) -> list[str]:
+    found = run_notes([run for group in groups for run in group.runs])
+    counts = [len(group.completed) for group in groups if not group.mixed]
+    if means and any(n >= FEWEST for n in counts):
+        found.append("± 95 % Student-t interval over the completed runs of a group")
+    if means and any(n < FEWEST for n in counts):
+        found.append(f"no interval below {FEWEST} runs: so few say nothing of their spread")
+    for group in groups:
+        if group.mixed and means:
+            settings = ", ".join(group.mixed[:6]) + (", …" if len(group.mixed) > 6 else "")
+            found.append(
+                f"{_name(group, query)}: runs differ in more than their seed ({settings}), so no interval; "
+                "add that to --group-by, or choose by --where"
+            )
+        for name in means:
+            figure = group.figure(name)
+            if (n := figure.n if figure else 0) < len(group.completed):
+                found.append(f"{_name(group, query)}: {name} is of {n} of {len(group.completed)} runs")
+    repeated = sum(group.repeated for group in groups)
+    if repeated:
+        found.append(f"{repeated} runs repeat the recipe and seed of another and are not counted twice")
+    return found
+
+
+def _name(group: Group, query: Query) -> str:
+    return ", ".join(f"{name} {value}" for name, value in zip(query.by, group.key, strict=True))

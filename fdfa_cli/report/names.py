@@ -1,0 +1,13 @@
+"""Names that the command line needs before anything else is imported."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Rows(StrEnum):
+    """What a row of a report is of."""
+
+    runs = "runs"
+    epochs = "epochs"
+    diagnostics = "diagnostics"
