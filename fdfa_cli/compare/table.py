@@ -9,7 +9,6 @@ from fdfa_cli.compare.stats import (
     FEWEST,
     RESAMPLES,
     Interval,
-    Mean,
     interquartile_mean,
     probability_of_improvement,
 )
@@ -47,8 +46,8 @@ def for_people(summary: Summary, tuning: Mapping[str, Any] | None = None) -> tup
     columns = [
         Column("rule", "rule"),
         Column("n", "n", "count"),
-        Column("test_accuracy", "test acc %", "number"),
-        Column("difference", f"− {baseline} %", "number"),
+        Column("test_accuracy", "test acc", "fraction", best="max"),
+        Column("difference", f"− {baseline}", "difference"),
         Column("p_holm", "p", "number"),
         Column("epochs_to_target", f"epochs to {target}" if target else "epochs to target", "number"),
         Column("seconds_ratio", f"time / {baseline}", "number"),
@@ -100,11 +99,11 @@ def across(summaries: Sequence[Summary]) -> Table:
     baseline = summaries[0].task.baseline
     columns = (
         Column("rule", "rule"),
-        Column("iqm", "IQM test acc %", "number"),
+        Column("iqm", "IQM test acc", "fraction", best="max"),
         Column("improvement", f"P(better than {baseline})", "number"),
     )
     rows = tuple(
-        (rule, _percent_interval(values["iqm"]), _interval(values["improvement"]))
+        (rule, values["iqm"], _interval(values["improvement"]))
         for rule, values in _aggregates(summaries).items()
     )
     notes = (
@@ -126,8 +125,8 @@ def _cells(row: Row) -> tuple[Value, ...]:
     return (
         row.rule,
         n if n == total else f"{n} of {total}",
-        _percent(row.accuracy),
-        _percent(difference, "+"),
+        row.accuracy,
+        difference,
         None if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
         epochs if row.accuracy else None,
         None if row.seconds_ratio is None else f"{row.seconds_ratio:.2f}",
@@ -135,20 +134,8 @@ def _cells(row: Row) -> tuple[Value, ...]:
     )
 
 
-def _percent(value: Mean | None, sign: str = "") -> str | None:
-    if value is None:
-        return None
-    return f"{100 * value.mean:{sign}.2f}" + ("" if value.half is None else f" ± {100 * value.half:.2f}")
-
-
 def _interval(value: Interval | None) -> str | None:
     return None if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
-
-
-def _percent_interval(value: Interval | None) -> str | None:
-    if value is None:
-        return None
-    return f"{100 * value.value:.2f} [{100 * value.low:.2f}, {100 * value.high:.2f}]"
 
 
 def _aggregates(summaries: Sequence[Summary]) -> dict[str, dict[str, Interval | None]]:
