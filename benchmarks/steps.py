@@ -133,15 +133,15 @@ def report_memory(name: str, rule: str) -> None:
     """The other side of `peak_memory`. Linux only: it resets the kernel's high-water mark."""
     contender(name, rule)()  # what both sides load at first use is not counted
     gc.collect()
-    before = _status("VmRSS")
+    before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     step = contender(name, rule)
     for _ in range(3):
         step()
-    print((_status("VmHWM") - before) * 1024)
+    print((status("VmHWM") - before) * 1024)
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
     """An entry of the process's status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))

@@ -539,7 +539,7 @@ def lg_fg_a(c: Case) -> Update:
         before, activation, after = split(block)
         z = through(before)(x)
         rest = through([*activation, *after])
-        u = c.perturbations[f"u.{l}"] * slope_is_nonzero(rest, z)
+        u = c.perturbations["u"][:, : z[0].numel()].reshape(z.shape) * slope_is_nonzero(rest, z)
         g = tangent(lambda z: c.losses(head(rest(z))), z, u)
         signal = torch.stack([g[b] * u[b] / len(x) for b in range(len(x))])
         return c.pull(through(before), x, signal)

@@ -9,9 +9,11 @@ and error E_l:
     lg-fg-w   v ~ N(0, I) over the block's parameters, ĝ = (∇L_l·v) v
 
 Heads and output layer have their exact gradient; hidden blocks that of their local loss, or a forward
-estimate of it. Random: u or v, and the heads' initial weights. One forward pass; each block's activations
-are freed before the next block runs, so what a step makes does not grow with depth; only the u of lg-fg-a,
-which are drawn for all blocks beforehand, do.
+estimate of it. Random: u or v, and the heads' initial weights. One u serves all blocks of lg-fg-a: they are
+cut off from one another, so each block's estimate has the law that a u of its own would give it.
+
+One forward pass; each block's activations are freed before the next block runs, so that peak memory does not
+grow with depth but for the parameters, their gradients, and v (`python benchmarks/memory.py`).
 Sources: Belilovsky, Eickenberg & Oyallon, ICML 2019 (lg-bp); Ren, Kornblith, Liao & Hinton, ICLR 2023,
 arXiv 2210.03310 (lg-fg-a, lg-fg-w).
 """
@@ -119,11 +121,9 @@ class LocalForwardActivations(_LocalForward):
     name: Literal["lg-fg-a"] = "lg-fg-a"
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """u_l ~ N(0, 1) at every block's pre-activation (B, *shape)."""
-        return {
-            f"u.{l}": Draw((batch_size, *shape), "gaussian")
-            for l, shape in enumerate(network.at_preactivations.block_shapes)
-        }
+        """One u ~ N(0, 1) for all blocks (B×N, N the most units of any); each takes its first N_l."""
+        sizes = [math.prod(shape) for shape in network.at_preactivations.block_shapes]
+        return {"u": Draw((batch_size, max(sizes)), "gaussian")} if sizes else {}
 
     def block_gradient(
         self,
@@ -138,7 +138,8 @@ class LocalForwardActivations(_LocalForward):
         """See `LocalGreedy.block_gradient`."""
         before, activation, after = split_at_activation(block)
         z, saved = before.forward(params, x, batch.mode)
-        u = perturbations[f"u.{l}"].to(z.dtype) * active(activation, z)
+        u = perturbations["u"][:, : math.prod(z.shape[1:])].view(z.shape)
+        u = u.to(z.dtype) * active(activation, z)
         h, dh, _ = Chain((activation, *after.layers)).dual(params, z, u, batch.mode)
         logits, d, kept = head.dual(params, h, dh, batch.mode)
         loss, error = batch.loss(logits)
