@@ -5,8 +5,8 @@
     dkp    G_l = E F_l               ∇F_l = Eᵀ H_l, and W and F decay alike
     drtp   G_l = T F_l / B           one-hot targets T in place of the error
 
-The output layer is exact. No backward pass through the network: each block needs its local vjp only, in
-any order. Random: the initial F.
+The output layer is exact. One forward pass, all activations kept until the error is known (but see drtp); no
+backward pass through the network: each block needs its local vjp only, in any order. Random: the initial F.
 
 dkp learns F as Kolen and Pollack did: F_l moves with the product of the same two signals as the weights
 it stands for (at the last hidden block ∇F_l = ∇W_L), and the decay on both makes their difference die out.

@@ -11,7 +11,8 @@ below, so the tangent of sample b's logits is
     F_l ← (1 − α) F_l + α Ĵ_l                the paper's momentum: SGD of rate α on F_l − Ĵ_l
 
 The output layer is exact; hidden blocks see the averaged Jacobian, exact up to the noise of the average
-and the spread of J_l[b] over samples. Random: v. One forward pass with a tangent, no backward pass.
+and the spread of J_l[b] over samples. Random: v. One forward pass with a tangent, no backward pass; all
+activations and perturbations are kept until the error is known, the tangent of one layer at a time.
 
 For v ~ N(0, I), E[d_c v_j] = J_cj and Var[d_c v_j] = Σ_l ‖J_l[c]‖² + J_cj² for one sample; divided by B
 for the batch mean, and times α/(2 − α) for the stationary average. For v = ±1 the last term is − J_cj².
@@ -47,28 +48,40 @@ from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
 
 Patch = Annotated[int, Field(ge=1, description="side of the patch of positions that share a perturbation")]
+Distribution = Annotated[
+    Literal["gaussian", "rademacher"], Field(description="law of the perturbations; rademacher is ±1")
+]
+Inject = Annotated[
+    Literal["block", "activation"],
+    Field(description="perturb a block's output, or its activation before the pool"),
+]
+Perturb = Annotated[
+    Literal["all", "in_turn"], Field(description="all blocks at every step, or one block a step")
+]
+Share = Annotated[
+    tuple[Patch, ...],
+    Field(
+        min_length=1,
+        description="side of the patches, for each block that has positions; the last one repeats",
+    ),
+]
+FeedbackRate = Annotated[
+    float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
+]
+FeedbackOptimizer = Annotated[
+    Optimizer | None,
+    Choice(OPTIMIZERS),
+    Field(description="follow F − Ĵ with this optimizer instead of averaging at feedback_rate"),
+]
 
 
 class PerturbedForward(Rule):
     """Direct feedback beside a forward pass whose tangent estimates the mean Jacobians."""
 
-    distribution: Annotated[
-        Literal["gaussian", "rademacher"], Field(description="law of the perturbations")
-    ] = "gaussian"
-    inject: Annotated[
-        Literal["block", "activation"],
-        Field(description="perturb a block's output, or its activation before the pool"),
-    ] = "block"
-    perturb: Annotated[
-        Literal["all", "in_turn"], Field(description="all blocks at every step, or one block a step")
-    ] = "all"
-    share: Annotated[
-        tuple[Patch, ...],
-        Field(
-            min_length=1,
-            description="side of the patches, for each block that has positions; the last one repeats",
-        ),
-    ] = (1,)
+    distribution: Distribution = "gaussian"
+    inject: Inject = "block"
+    perturb: Perturb = "all"
+    share: Share = (1,)
 
     exact: ClassVar[str] = "output"
     passes: ClassVar[str] = "1 forward with tangent"
@@ -152,14 +165,8 @@ class PerturbedForward(Rule):
 class _Averaged(PerturbedForward):
     """The rule itself; the registered presets below differ in their defaults only."""
 
-    feedback_rate: Annotated[
-        float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
-    ] = 0.01
-    feedback_optimizer: Annotated[
-        Optimizer | None,
-        Choice(OPTIMIZERS),
-        Field(description="follow F − Ĵ with this optimizer instead of averaging at feedback_rate"),
-    ] = None
+    feedback_rate: FeedbackRate = 0.01
+    feedback_optimizer: FeedbackOptimizer = None
     feedback_schedule: Annotated[Schedule, Choice(SCHEDULES), Field(description="of the feedback's rate")] = (
         Constant()
     )
@@ -216,10 +223,8 @@ class FDFAAdam(_Averaged):
     """FDFA as in the authors' script: Adam of rate 1e-4 on the feedback, injected at the activation."""
 
     name: Literal["fdfa-adam"] = "fdfa-adam"
-    feedback_optimizer: Annotated[
-        Optimizer | None, Choice(OPTIMIZERS), Field(description="that follows F − Ĵ")
-    ] = Adam(lr=1e-4)
-    inject: Literal["block", "activation"] = "activation"
+    feedback_optimizer: FeedbackOptimizer = Adam(lr=1e-4)
+    inject: Inject = "activation"
 
 
 @RULES.register
@@ -227,12 +232,10 @@ class FDFAStructured(_Averaged):
     """FDFA with structured perturbations: ±1, one block in turn, shared by patches of positions."""
 
     name: Literal["fdfa-s"] = "fdfa-s"
-    feedback_rate: Annotated[
-        float, Field(gt=0, le=1, description="α, the weight of the newest Jacobian estimate")
-    ] = 0.003
-    distribution: Literal["gaussian", "rademacher"] = "rademacher"
-    perturb: Literal["all", "in_turn"] = "in_turn"
-    share: tuple[Patch, ...] = (4, 3)
+    feedback_rate: FeedbackRate = 0.003
+    distribution: Distribution = "rademacher"
+    perturb: Perturb = "in_turn"
+    share: Share = (4, 3)
 
 
 def _coarse(shape: Shape, side: int) -> Shape:

@@ -17,7 +17,8 @@ One direction of many thousands finds little of the gradient: on digits/mlp (26,
 steps) fg-w ends at 0.75 test accuracy where training the output layer alone ends at 0.94; 32 tangents
 reach 0.96.
 
-fg-w is exact nowhere; in fg-a the output layer is exact. One forward pass with tangents. Random: v or u.
+fg-w is exact nowhere; in fg-a the output layer is exact. One forward pass, and one with k tangents over the
+activations that it kept; no backward pass. Random: v (k times the parameters) or u (k times the units).
 Sources: Baydin, Pearlmutter, Syme, Wood & Torr, arXiv 2202.08587 (fg-w); Ren, Kornblith, Liao & Hinton,
 "Scaling Forward Gradient with Local Losses", ICLR 2023, arXiv 2210.03310 (fg-a); Flügel, Coquelin, Weiel,
 Debus, Streit & Götz, "Beyond Backpropagation: Multi-tangent forward gradients", 2024 (multi-tangent).
@@ -39,15 +40,18 @@ from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.rules.closed_form import as_linear, forward_pass, samples_are_independent
 from fdfa_cli.streams import Draw
 
+Tangents = Annotated[int, Field(ge=1, description="k, directions a step")]
+Combine = Annotated[
+    Literal["mean", "orthogonal"],
+    Field(description="average of the k estimates, or projection of the gradient on their span"),
+]
+
 
 class ForwardGradient(Rule):
     """Directional derivatives along k random tangents, combined."""
 
-    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 1
-    combine: Annotated[
-        Literal["mean", "orthogonal"],
-        Field(description="average of the k estimates, or projection of the gradient on their span"),
-    ] = "mean"
+    tangents: Tangents = 1
+    combine: Combine = "mean"
 
     exact: ClassVar[str] = "none"
     passes: ClassVar[str] = "1 forward with k tangents"
@@ -215,8 +219,8 @@ class MultiTangentWeights(_Weights):
     """Multi-tangent forward gradient over the weights: the gradient's projection on k directions."""
 
     name: Literal["fg-w-multi"] = "fg-w-multi"
-    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 32
-    combine: Literal["mean", "orthogonal"] = "orthogonal"
+    tangents: Tangents = 32
+    combine: Combine = "orthogonal"
     source: ClassVar[str] = "Flügel et al. 2024"
     # The projection is √(P/k) times shorter than the gradient: a rate that ignores length, brought to zero.
     recommended: ClassVar[dict[str, dict[str, Any]]] = {
@@ -237,6 +241,6 @@ class MultiTangentActivations(_Activations):
     """Multi-tangent forward gradient over the activations: k directions a sample."""
 
     name: Literal["fg-a-multi"] = "fg-a-multi"
-    tangents: Annotated[int, Field(ge=1, description="k, directions a step")] = 8
-    combine: Literal["mean", "orthogonal"] = "orthogonal"
+    tangents: Tangents = 8
+    combine: Combine = "orthogonal"
     source: ClassVar[str] = "Flügel et al. 2024"

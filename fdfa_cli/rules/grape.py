@@ -7,7 +7,8 @@ of FDFA. The feedback learns directions only: for every column k (one hidden uni
     ∂L_k/∂f = −(ĵ/|ĵ| − cos(f, ĵ) f/|f|)/|f|
 
 Every `calibrate_every` batches (0: never), the step is one of true backprop instead.
-The output layer is exact. One forward pass with a tangent. Random: v, and the initial F ~ N(0, 1).
+The output layer is exact. One forward pass with a tangent, all activations kept, as in FDFA. Random: v, and
+the initial F ~ N(0, 1).
 Source: Caillon et al., "GrAPE", 2026 (no public code; written from the equations).
 """
 

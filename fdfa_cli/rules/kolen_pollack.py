@@ -11,7 +11,8 @@ Since E[yᵀx] = W for x of unit variance, F grows along W. The mean of y over t
 a bias would add a term that is not W; the norm of F is kept at its initial value.
 
 The backward pass is that of feedback alignment; the output layer is exact. One forward and one backward
-pass (wm: and one more forward and one weight gradient a layer, of M samples). Random: initial F; in wm, x.
+pass, all activations kept (wm: and one more forward and one weight gradient a layer, of M samples).
+Random: initial F; in wm, x.
 Source: Akrout, Wilson, Humphreys, Lillicrap & Tweed, "Deep Learning without Weight Transport",
 NeurIPS 2019, arXiv 1904.05391.
 """

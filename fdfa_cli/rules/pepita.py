@@ -9,7 +9,8 @@
 
 Where a norm (or a residual branch) stands between the weights and the activation, the signal is pulled
 back through it as in every local vjp. Both passes use the same dropout masks; running statistics follow
-the first. Two forward passes, no backward pass. No layer is exact; the output layer nearly is.
+the first. Two forward passes, no backward pass; the activations of both are kept. No layer is exact; the
+output layer nearly is.
 Random: F_0 ~ U(±√(6/N_0))·0.05. Inputs should lie in [0, 1], and rates be those of SGD.
 Source: Dellaferrera & Kreiman, "Error-driven Input Modulation: Solving the Credit Assignment Problem
 without a Backward Pass", ICML 2022, arXiv 2201.11665.
