@@ -42,6 +42,7 @@ docs: $(STAMP)  ## docs/rules.md, from the registry
 bench: $(STAMP) ## time and memory of a step, every network and rule, against plain PyTorch
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scaling.py
 
 bench-quick: $(STAMP) ## the same for mlp and cnn; fails where a target is missed
 	$(BIN)/python benchmarks/steps.py --quick

@@ -34,7 +34,7 @@ from fdfa_cli.sweep.plan import plan
 from fdfa_cli.sweep.prune import survivors
 from fdfa_cli.sweep.run import Runner, run
 from fdfa_cli.sweep.store import open_store
-from fdfa_cli.sweep.view import Tally
+from fdfa_cli.sweep.view import Tally, describe, time_left
 
 BASE = """\
 data: {name: digits, limit: 200}
@@ -382,17 +382,6 @@ def stopped(number: signal.Signals, file: Path, results: Path, engine: str, line
     return process.wait(), rest
 
 
-def test_killed_at_several_moments_it_ends_as_if_never_stopped(tmp_path):
-    file = recipe(tmp_path, "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.01, 0.1]}}\n")
-    _, whole = swept(file, tmp_path / "whole", "--engine", "serial")
-    results = tmp_path / "killed"
-    for engine, lines in (("serial", 1), ("processes", 1)):
-        assert stopped(signal.SIGKILL, file, results, engine, lines)[0] == -signal.SIGKILL
-    code, content = swept(file, results, "--engine", "serial")
-    assert code == 0
-    assert content == whole
-
-
 def test_ctrl_c_checkpoints_the_workers_and_says_how_to_go_on(tmp_path):
     file = recipe(tmp_path, GRID, BASE.replace("epochs: 2", "epochs: 5000"))
     code, error = stopped(signal.SIGINT, file, tmp_path / "results", "processes", 0)
@@ -595,3 +584,10 @@ def test_every_gpu_is_used_in_turn(monkeypatch):
     crew = Processes(5, gpus=2)
     assert [crew._environment(i, 1)["CUDA_VISIBLE_DEVICES"] for i in range(5)] == ["4", "6", "4", "6", "4"]
     assert "CUDA_VISIBLE_DEVICES" not in Processes(5)._environment(0, 1)
+
+
+def test_the_line_of_the_bar_says_what_went_wrong_and_how_long_it_takes():
+    tally = Tally(24, Counter(completed=3, diverged=2, failed=1))
+    assert describe(tally, 2) == "2 running  2 diverged  1 failed"
+    assert time_left(30, 6, 18) == "0:01:30 left"
+    assert time_left(30, 0, 24) == "-:--:-- left"

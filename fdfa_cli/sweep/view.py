@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.report.tables import printable
@@ -49,24 +51,34 @@ class View:
     def __init__(self, tally: Tally, label: Callable[[Trial], str], quiet: bool = False) -> None:
         self.tally, self._label, self._quiet = tally, label, quiet
         self._bar: Progress | None = None
+        self._left = self._workers = self._ended = 0
+        self._begun = time.monotonic()
 
     def live(self) -> AbstractContextManager[object]:
-        """Shows the bar, where there is a terminal, as long as it is entered."""
+        """Shows the bar and the best so far, where there is a terminal, as long as it is entered."""
         if self._quiet or not sys.stderr.isatty():
             return nullcontext()
         from rich import progress
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.text import Text
 
+        console = Console(stderr=True)
         self._bar = progress.Progress(
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=None),  # what the figures leave of the line
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[figures]}", markup=False),
-            progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
+            console=console,
+            expand=True,
         )
-        self._task = self._bar.add_task("", total=self.tally.total, completed=self.tally.done, figures="")
-        return self._bar
+        self._task = self._bar.add_task("", figures="")
+        bar = self._bar
+
+        def shown() -> Group:
+            self._update(bar)
+            return Group(bar, Text(printable(best(self.tally)), overflow="fold"))
+
+        return Live(get_renderable=shown, console=console, transient=True)
 
     def stage(self, jobs: int, workers: int, until: int | None) -> None:
         """Training of `jobs` begins, `workers` at a time, up to the epoch `until` or the end."""
@@ -75,18 +87,17 @@ class View:
             target = f"up to epoch {until}" if until else "to the end"
             done = f"{self.tally.done} of {self.tally.total} trials done already; " if self.tally.done else ""
             print(f"{done}training {jobs} {target}, {workers} at a time", file=sys.stderr, flush=True)
-        self._refresh()
 
     def outcome(self, trial: Trial, outcome: Outcome, figures: str) -> None:
         """The job of `trial` is over; `figures` is its metric in words."""
         self._left -= 1
+        self._ended += outcome.status != "interrupted"
         wrong = outcome.status in ("failed", "diverged")
         if wrong or not self._quiet:
             place = f"[{self.tally.done}/{self.tally.total}]"
             reason = f": {outcome.error}" if outcome.error else ""
             text = f"{place} {self._label(trial)}  {_word(outcome)}{figures and '  ' + figures}{reason}"
             self._say(printable(text), wrong)
-        self._refresh()
 
     def _say(self, text: str, wrong: bool) -> None:
         if self._bar is None:
@@ -94,19 +105,29 @@ class View:
         elif wrong:  # above the bar; what went well is in its counts
             self._bar.console.print(text, style="red", markup=False, highlight=False)
 
-    def _refresh(self) -> None:
-        if self._bar is not None:
-            figures = describe(self.tally, min(self._left, self._workers))
-            self._bar.update(self._task, completed=self.tally.done, figures=figures)
+    def _update(self, bar: Progress) -> None:
+        """Set the bar to where it is now."""
+        done, total = self.tally.done, self.tally.total
+        eta = time_left(time.monotonic() - self._begun, self._ended, total - done)
+        figures = f"{describe(self.tally, min(self._left, self._workers))}  {eta}"
+        bar.update(self._task, total=total, completed=done, figures=figures)
 
 
 def describe(tally: Tally, running: int) -> str:
     """The tally in words, for the line of the bar."""
     parts = [f"{running} running"]
     parts += [f"{tally.counts[s]} {s}" for s in STATUSES if tally.counts[s] and s != "completed"]
-    if tally.best:
-        parts.append(f"best {abs(tally.best[0]):.4f} {tally.best[1]}")
     return "  ".join(parts)
+
+
+def time_left(seconds: float, ended: int, to_do: int) -> str:
+    """How long `to_do` trials will take, where `ended` took `seconds`; unknown before the first."""
+    return f"{timedelta(seconds=round(seconds / ended * to_do))} left" if ended else "-:--:-- left"
+
+
+def best(tally: Tally) -> str:
+    """The leader in words, for the line below the bar."""
+    return f"best {abs(tally.best[0]):.4f}  {tally.best[1]}" if tally.best else ""
 
 
 def label(overrides: Mapping[str, Any]) -> str:
