@@ -34,7 +34,7 @@ def store(
         "network": {"name": "mlp", "hidden": [8]},
         "rule": {"name": "bp"},
         "optimizer": {"name": "adam", "lr": 0.001},
-        "training": {"epochs": len(accuracies), "seed": number},
+        "training": {"epochs": 20, "seed": number},
     }
     for key, value in choices.items():
         section, _, option = key.partition("__")

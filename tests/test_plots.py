@@ -21,7 +21,8 @@ from plotted import MACHINE, store
 from scipy import stats
 
 from fdfa_cli import cli
-from fdfa_cli.report.plots import PLOTS, DoesNotApply, Picture, material
+from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.plots import PLOTS, DoesNotApply, Material, Picture
 from fdfa_cli.report.plots.style import COLORS, DARK, INK, OVERLAID, house_style, look
 from fdfa_cli.runs import scan
 
@@ -29,11 +30,14 @@ WIDTHS = (4.0, 7.5, 10.0)
 HOSTILE = r"_a $x^2$ </svg> \frac"
 
 
-def draw(results: Path, name: str, width: float = 7.5) -> Picture:
+def draw(
+    results: Path, name: str, width: float = 7.5, by: tuple[str, ...] = (), metric: str | None = None
+) -> Picture:
     """The plot `name` of the runs in `results`."""
+    runs = scan([results]).runs
     (plot,) = (plot for plot in PLOTS if plot.name == name)
     with house_style():
-        return plot.draw(material(scan([results]).runs), width)
+        return plot.draw(Material(Facts(runs), runs, by, metric), width)
 
 
 def curves(figure: Figure) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -79,6 +83,17 @@ def test_two_seeds_have_a_band_of_both_and_one_has_none(tmp_path):
     assert "interval" not in picture.caption
     labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
     assert labels == ["bp (n=2)", "dfa (n=1)"]
+
+
+def test_groups_of_runs_that_differ_in_more_than_seeds_have_no_interval(tmp_path):
+    for number in range(4):
+        store(tmp_path, number, [0.5 + number / 10], optimizer__lr=0.1 * (1 + number % 2))
+    picture = draw(tmp_path, "learning-curves", by=("rule",))
+    (band,) = bands(picture.figure)
+    np.testing.assert_allclose(band, [[1], [50], [80]])
+    assert "minimum to maximum where runs differ in more than their seed" in picture.caption
+    assert "t-interval" not in picture.caption
+    assert len(curves(draw(tmp_path, "learning-curves").figure)) == 2, "by what was swept, if not asked"
 
 
 def test_runs_that_did_not_complete_are_counted_and_never_averaged(tmp_path):
@@ -155,9 +170,7 @@ def test_of_losses_less_is_better(tmp_path):
         store(
             tmp_path, number, row={"val_loss": loss}, optimizer__lr=lr, network__hidden=layers,
         )  # fmt: skip
-    runs = scan([tmp_path]).runs
-    (plot,) = (plot for plot in PLOTS if plot.name == "sweep-response")
-    figure = plot.draw(material(runs, "val_loss"), 7.5).figure
+    figure = draw(tmp_path, "sweep-response", metric="val_loss").figure
     axes = next(axes for axes in figure.axes if axes.get_xlabel() == "optimizer.lr")
     np.testing.assert_allclose(axes.lines[1].get_ydata(), [2, 4])
 

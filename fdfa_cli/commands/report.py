@@ -14,6 +14,8 @@ import typer
 from fdfa_cli.report.names import Rows
 
 if TYPE_CHECKING:
+    from fdfa_cli.errors import RunDamaged
+    from fdfa_cli.report.facts import Facts
     from fdfa_cli.report.query import Query
     from fdfa_cli.report.tables import Table
     from fdfa_cli.runs import Run
@@ -69,6 +71,9 @@ def report(
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw figures into a folder, as SVG and PNG.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it all on one page that needs no network.")
+    ] = None,
 ) -> None:
     """Show stored runs, one row each, or groups of them; trains nothing.
 
@@ -88,7 +93,7 @@ def report(
     )
     gc.disable()  # what is read is needed to the end; looking for garbage in it takes a fifth of the time
     try:
-        _report(paths or [], query, format, plots)
+        _report(paths or [], query, format, plots, html)
     finally:
         gc.enable()
 
@@ -105,7 +110,7 @@ def _names(option: str, text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _report(paths: list[Path], query: Query, format: Format, plots: Path | None) -> None:
+def _report(paths: list[Path], query: Query, format: Format, plots: Path | None, html: Path | None) -> None:
     from fdfa_cli.errors import RunDamaged
     from fdfa_cli.report import export
     from fdfa_cli.report.answer import answer
@@ -133,21 +138,40 @@ def _report(paths: list[Path], query: Query, format: Format, plots: Path | None)
             Format.latex: export.to_latex,
         }[format]
         sys.stdout.write(write(answer(facts, query, details=format in (Format.json, Format.csv))))
-    if plots is not None and chosen:
-        _draw(chosen, plots, query)
+    if (plots or html) and chosen:
+        _draw(facts, chosen, found.damaged, query, plots, html)
     damaged = [*found.damaged, *facts.damaged]
     if damaged:
         sys.stdout.flush()
         raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in damaged))
 
 
-def _draw(runs: list[Run], folder: Path, query: Query) -> None:
-    from fdfa_cli.report.plots import PLOTS, material
+def _draw(
+    facts: Facts,
+    runs: list[Run],
+    damaged: list[RunDamaged],
+    query: Query,
+    plots: Path | None,
+    html: Path | None,
+) -> None:
+    """Write figures and page, and say on stderr what was written."""
+    from fdfa_cli.errors import UsageError
+    from fdfa_cli.report.html import page
+    from fdfa_cli.report.plots import PLOTS, Material
     from fdfa_cli.report.plots.save import save
     from fdfa_cli.report.tables import printable
+    from fdfa_cli.runs import atomic_write
 
-    for line in save(material(runs, next(iter(query.metrics), None)), folder, PLOTS):
-        typer.echo(printable(line), err=True)
+    if plots:
+        for line in save(Material.of(facts, runs, query), plots, PLOTS):
+            typer.echo(printable(line), err=True)
+    if html:
+        text = page(facts, runs, query, damaged)
+        try:
+            atomic_write(html, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise UsageError(f"cannot write {html}: {error.strerror}") from error
+        typer.echo(f"{html}: open it in a browser", err=True)
 
 
 def show(table: Table) -> None:

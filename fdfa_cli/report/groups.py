@@ -13,7 +13,7 @@ from fdfa_cli.report.tables import Value
 from fdfa_cli.runs import Run, by_identity
 
 #: Keys that may differ between runs that are averaged.
-_SAME = {SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)}
+SAME = {SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)}
 #: Configurations of a mixed group that are read to name in which settings they differ.
 _READ = 20
 
@@ -72,5 +72,5 @@ def _mixed(facts: Facts, runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(
         name
         for name in names
-        if name not in _SAME and len({str(choices.get(name)) for choices in several}) > 1
+        if name not in SAME and len({str(choices.get(name)) for choices in several}) > 1
     )

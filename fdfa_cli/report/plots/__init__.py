@@ -1,12 +1,12 @@
 """Figures of stored runs, with matplotlib.
 
-A figure is a function in a file of this package and a line in `PLOTS`. It is given the groups of runs and a
+A figure is a function in a file of this package and a line in `PLOTS`. It is given groups of runs and a
 width, and returns a `Picture`, or raises `DoesNotApply` with the reason.
 """
 
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, Plot
 from fdfa_cli.report.plots.curves import accuracy_over_time, learning_curves
-from fdfa_cli.report.plots.material import Material, material
+from fdfa_cli.report.plots.material import Material
 from fdfa_cli.report.plots.sweeps import interaction, response
 
 #: In the order of a report.
@@ -17,4 +17,4 @@ PLOTS = (
     Plot("sweep-interaction", "Interaction of swept parameters", interaction),
 )
 
-__all__ = ["PLOTS", "DoesNotApply", "Material", "Picture", "Plot", "material"]
+__all__ = ["PLOTS", "DoesNotApply", "Material", "Picture", "Plot"]

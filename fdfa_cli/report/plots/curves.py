@@ -9,7 +9,7 @@ from typing import Any
 
 from fdfa_cli.compare.stats import FEWEST, mean
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
-from fdfa_cli.report.plots.material import Group, Material
+from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import MOST, Line, lines
 
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ def learning_curves(material: Material, width: float) -> Picture:
 def accuracy_over_time(material: Material, width: float) -> Picture:
     """The metric against the seconds of training, of runs that one machine trained alone."""
     metric = _metric(material)
-    runs = [run for group in material.groups for run in group.completed]
+    runs = [run for member in material.members for run in member.group.completed]
     origins = [run.record.provenance[-1] if run.record.provenance else {} for run in runs]
     if any(origin.get("workers", 1) != 1 for origin in origins):
         raise DoesNotApply("runs trained beside others, so their seconds cannot be compared")
@@ -58,8 +58,8 @@ def _panels(
     """A line for each group with completed runs, the one that ends best first where there are many."""
     sign = -1 if metric.endswith("_loss") else 1
     panels: dict[str, list[Line]] = {}
-    for task, groups in material.tasks.items():
-        drawn = [line for group in groups if (line := _line(group, metric, x_of)) is not None]
+    for task, members in material.tasks.items():
+        drawn = [line for member in members if (line := _line(member, metric, x_of)) is not None]
         if len(drawn) > MOST:
             drawn.sort(key=lambda line: -sign * line.y[-1])
         if drawn:
@@ -67,20 +67,20 @@ def _panels(
     return panels
 
 
-def _line(group: Group, metric: str, x_of: Callable[[Sequence[Row]], list[float]]) -> Line | None:
+def _line(member: Member, metric: str, x_of: Callable[[Sequence[Row]], list[float]]) -> Line | None:
     """Mean and spread of a group at every epoch that all its completed runs have."""
     unit = scale(metric)
-    xs = [x_of(rows) for rows in group.rows]
-    line = Line(f"{group.label} (n={len(xs)})", [], [], [], [])
-    for i in range(min(map(len, group.rows), default=0)):
-        found = (rows[i].get(metric) for rows in group.rows)
+    xs = [x_of(rows) for rows in member.rows]
+    line = Line(member.label, len(xs), [], [], [], [])
+    for i in range(min(map(len, member.rows), default=0)):
+        found = (rows[i].get(metric) for rows in member.rows)
         values = [unit * value for value in found if value is not None]
         centre = mean(values)
         if centre is None or centre.n < len(xs):
             continue
         line.x.append(math.fsum(x[i] for x in xs) / len(xs))
         line.y.append(centre.mean)
-        if centre.half is not None:
+        if centre.half is not None and not member.group.mixed:
             line.low.append(centre.mean - centre.half)
             line.high.append(centre.mean + centre.half)
         elif len(xs) > 1:
@@ -90,19 +90,21 @@ def _line(group: Group, metric: str, x_of: Callable[[Sequence[Row]], list[float]
 
 
 def _caption(material: Material, panels: dict[str, list[Line]], what: str) -> str:
-    sizes = {len(group.rows) for group in material.groups}
+    mixed = [member for member in material.members if member.group.mixed and len(member.rows) > 1]
+    sizes = {len(member.rows) for member in material.members if member not in mixed}
     parts = []
     if any(n >= FEWEST for n in sizes):
         parts.append("95 % t-interval")
-    if 2 in sizes:
-        parts.append("minimum to maximum where n = 2")
+    if 2 in sizes or mixed:
+        causes = ["n = 2"] * (2 in sizes) + ["runs differ in more than their seed"] * bool(mixed)
+        parts.append(f"minimum to maximum where {' or '.join(causes)}")
     sentences = [f"{what}; bands: {', '.join(parts)}." if parts else f"{what}; one run each, so no bands."]
     sentences += [
-        f"{task}: the {MOST} of {len(several)} that end best, all others faint behind them."
+        f"{task}: the {MOST} of {len(several)} that end best."
         for task, several in panels.items()
         if len(several) > MOST
     ]
-    others = sum(len(group.runs) - len(group.rows) for group in material.groups)
+    others = sum(member.group.statuses.total() - len(member.rows) for member in material.members)
     if others:
         sentences.append(f"{others} runs that did not complete are not drawn.")
     return " ".join(sentences)

@@ -1,125 +1,146 @@
-"""What figures are drawn from: groups of runs, their rows, and the choices of their recipes."""
+"""What figures are drawn from: groups of runs by task, named by what sets them apart."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
-from fdfa_cli.recipe.load import load
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS
+from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.groups import SAME, Group, group
+from fdfa_cli.report.query import Query
+from fdfa_cli.report.sparkline import FALLBACKS
 from fdfa_cli.runs import Run
 from fdfa_cli.sweep.table import plain
 
-#: The metrics that may stand in for one that no run has, in this order.
-FALLBACKS = ("val_accuracy", "train_accuracy", "val_loss", "train_loss")
-#: Choices that are no reason for another group: seeds are what a group averages over.
-_SAME = {"training.seed", *(f"training.{name}" for name in EXECUTION_FIELDS)}
+#: The names of which every figure has a panel a value, and every group one value.
+TASK = ("data", "network")
 
 
 @dataclass(frozen=True)
-class Group:
-    """Runs of one `task` (data and network) that differ in their seeds only.
+class Member:
+    """A group of runs of one `task` (data and network).
 
-    `label` says how they differ from the other groups of the task; `choices` are the resolved recipe's, by
-    dotted key.
+    `label` says how it differs from the other groups of the task, `key` from all; `rule` is that of its first
+    run, and `choices` are the values of its recipe by dotted key.
     """
 
     task: str
     label: str
-    runs: tuple[Run, ...]
+    key: str
+    rule: str
+    group: Group
     choices: dict[str, Any]
-
-    @cached_property
-    def completed(self) -> tuple[Run, ...]:
-        """Those that came to their end."""
-        return tuple(run for run in self.runs if run.status == "completed")
+    facts: Facts
 
     @cached_property
     def rows(self) -> tuple[list[dict[str, Any]], ...]:
-        """The metrics of the completed ones, a row an epoch."""
-        return tuple(run.metrics() for run in self.completed)
-
-    def mean(self, metric: str, unit: float = 1.0) -> float | None:
-        """The mean of a metric at the end of training over the completed runs that have it."""
-        found = [value for run in self.completed if (value := run.record.summary.get(metric)) is not None]
-        return math.fsum(found) / len(found) * unit if found else None
+        """The metrics of the completed runs, a row an epoch."""
+        return tuple(self.facts.rows(run) for run in self.group.completed)
 
 
 @dataclass(frozen=True)
 class Material:
-    """Groups in the order in which they should be named, and the metric that was asked for."""
+    """Groups of `runs` by the names `by`, in the order of their first runs, and the metric asked for."""
 
-    groups: tuple[Group, ...]
+    facts: Facts
+    runs: Sequence[Run]
+    by: tuple[str, ...] = ()
     metric: str | None = None
 
+    @classmethod
+    def of(cls, facts: Facts, runs: Sequence[Run], query: Query) -> Self:
+        """What `query` asks to be drawn of `runs`."""
+        return cls(facts, runs, query.by, next(iter(query.metrics), None))
+
     @cached_property
-    def tasks(self) -> dict[str, list[Group]]:
-        """Groups by their task."""
-        found: dict[str, list[Group]] = {}
-        for group in self.groups:
-            found.setdefault(group.task, []).append(group)
+    def names(self) -> tuple[str, ...]:
+        """By what groups are told apart: tasks, then what was asked for, else rule and swept choices."""
+        wanted = self.by or ("rule", *self.swept)
+        split = [name for name in TASK if len({self.facts.get(run, name) for run in self.runs}) > 1]
+        return tuple(dict.fromkeys([*split, *wanted]))
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """The groups."""
+        return self._members(self.names)
+
+    @cached_property
+    def configurations(self) -> list[Member]:
+        """The groups within which nothing but seeds differs, whatever was asked for."""
+        return self._members(tuple(dict.fromkeys([*TASK, "rule", *self.swept])))
+
+    @cached_property
+    def tasks(self) -> dict[str, list[Member]]:
+        """The groups by their task."""
+        found: dict[str, list[Member]] = {}
+        for member in self.members:
+            found.setdefault(member.task, []).append(member)
         return found
+
+    @cached_property
+    def swept(self) -> list[str]:
+        """The keys of recipes that take several values under one rule on one task."""
+        settings: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+        for run in self.runs:
+            setting = tuple(self.facts.get(run, name) for name in (*TASK, "rule"))
+            known = settings.setdefault(setting, {})
+            if (text := self.facts.configuration(run)) not in known:
+                known[text] = self.facts.choices(run)
+        found: dict[str, None] = {}
+        for known in settings.values():
+            several = list(known.values())
+            # What only some have follows from the names of what they are: only Adam has betas.
+            found |= {name: None for name in varying(several) if all(name in choices for choices in several)}
+        return list(found)
 
     def metric_of_epochs(self) -> str | None:
         """What to draw against epochs: the metric, or the first of `FALLBACKS` that some row has."""
-        there = {key for group in self.groups for rows in group.rows for row in rows for key in row}
+        there = {key for member in self.members for rows in member.rows for row in rows for key in row}
         return next((name for name in (self.metric, *FALLBACKS) if name in there), None)
 
     def metric_at_end(self) -> str | None:
-        """What to draw configurations by: as of the end of training."""
-        there = {key for group in self.groups for run in group.completed for key in run.record.summary}
+        """What to draw configurations by, as of the end of training; of test data only if asked for."""
+        there = {name for run in self.runs if run.status == "completed" for name in run.record.summary}
         return next((name for name in (self.metric, *FALLBACKS) if name in there), None)
 
-
-def material(runs: Sequence[Run], metric: str | None = None) -> Material:
-    """The groups of `runs`: tasks, rules and the rest in the order in which they first appear."""
-    parsed: dict[str, dict[str, Any]] = {}
-    settings: dict[tuple[str, str], dict[tuple[Any, ...], list[Run]]] = {}
-    chosen: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for run in runs:
-        # Runs of one configuration have one text but for the seed, and reading it takes milliseconds.
-        text = re.sub(r"(?m)^  seed: \d+$", "", run.recipe_text())
-        if text not in parsed:
-            parsed[text] = {k: v for k, v in _flat(load(run.path / "recipe.yaml").tree) if k not in _SAME}
-        choices = parsed[text]
-        key = tuple((name, str(value)) for name, value in choices.items())
-        facts = run.record.facts
-        chosen[key] = choices
-        settings.setdefault((f"{facts['data']}, {facts['network']}", facts["rule"]), {}).setdefault(
-            key, []
-        ).append(run)
-    rules = Counter(task for task, _ in settings)
-    groups = []
-    for (task, rule), configurations in settings.items():
-        several = [chosen[key] for key in configurations]
-        # What only some have follows from the names of what they are: only Adam has betas.
-        varying = [name for name in swept(several) if all(name in choices for choices in several)]
-        for key, members in configurations.items():
-            parts = [_named(name, chosen[key][name]) for name in varying]
-            label = ", ".join(([rule] if rules[task] > 1 or not parts else []) + parts)
-            groups.append(Group(task, label, tuple(members), chosen[key]))
-    return Material(tuple(groups), metric)
+    def _members(self, names: tuple[str, ...]) -> list[Member]:
+        groups = group(self.facts, self.runs, names)
+        tasks = [", ".join(str(self.facts.get(each.runs[0], name)) for name in TASK) for each in groups]
+        rules = [str(self.facts.get(each.runs[0], "rule")) for each in groups]
+        alone = Counter(task for task, _ in set(zip(tasks, rules, strict=True)))
+        found = []
+        for each, task, rule in zip(groups, tasks, rules, strict=True):
+            alike = [
+                other for other, place in zip(groups, zip(tasks, rules, strict=True), strict=True)
+                if place == (task, rule)
+            ]  # fmt: skip
+            parts = [
+                _named(name, each.key[i])
+                for i, name in enumerate(names)
+                if name not in (*TASK, "rule") and each.key[i] is not None
+                if len({other.key[i] for other in alike}) > 1 or "rule" not in names
+            ]
+            label = ", ".join(([rule] if "rule" in names and (alone[task] > 1 or not parts) else []) + parts)
+            choices = self.facts.choices(each.runs[0])
+            found.append(Member(task, label, f"{task}: {each.key}", rule, each, choices, self.facts))
+        return found
 
 
-def swept(configurations: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys that do not have one value in all of some `configurations`."""
-    names = dict.fromkeys(name for choices in configurations for name in choices)
+def varying(configurations: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys that do not have one value in all of some `configurations`; seeds are not counted."""
+    names = dict.fromkeys(name for choices in configurations for name in choices if name not in SAME)
     return [name for name in names if len({str(choices.get(name)) for choices in configurations}) > 1]
+
+
+def title(key: str) -> str:
+    """A key of a recipe in words: its option, or its section where it is the section's name."""
+    section, _, option = key.partition(".")
+    return (option if option not in ("", "name") else section).replace("_", " ")
 
 
 def _named(key: str, value: Any) -> str:
     """A choice in a label, which may be broken between choices but not inside one: ``optimizer sgd``."""
-    section, _, option = key.partition(".")
-    return f"{section if option == 'name' else option} {plain(value)}".replace("_", " ").replace(" ", "\xa0")
-
-
-def _flat(tree: Any, above: str = "") -> list[tuple[str, Any]]:
-    """Every value of a recipe with its dotted key."""
-    if not isinstance(tree, dict):
-        return [(above, tree)]
-    return [pair for key, value in tree.items() for pair in _flat(value, f"{above}.{key}" if above else key)]
+    return f"{title(key)} {value if isinstance(value, str) else plain(value)}".replace(" ", "\xa0")

@@ -24,9 +24,10 @@ _NARROWEST = 1.9
 
 @dataclass(frozen=True)
 class Line:
-    """A curve through `y`, in a band from `low` to `high` unless these are empty; `label` names it."""
+    """A curve of `n` runs through `y`, in a band from `low` to `high` unless these are empty."""
 
     label: str
+    n: int
     x: list[float]
     y: list[float]
     low: list[float]
@@ -36,8 +37,9 @@ class Line:
 def canvas(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
 
 
 def lines(panels: dict[str, list[Line]], x: str, y: str, width: float, log_x: bool = False) -> Figure:
@@ -50,13 +52,15 @@ def lines(panels: dict[str, list[Line]], x: str, y: str, width: float, log_x: bo
 def _overlaid(panels: dict[str, list[Line]], x: str, y: str, width: float, log_x: bool) -> Figure:
     columns = min(len(panels), max(1, int(width // 3.3)))
     rows = math.ceil(len(panels) / columns)
-    labels = list(dict.fromkeys(line.label for several in panels.values() for line in several))
-    looks = {label: look(i) for i, label in enumerate(labels)}
-    below = Legend.of(labels, width)
+    sizes: dict[str, list[int]] = {}  # one look for a label in all panels
+    for line in (line for several in panels.values() for line in several):
+        sizes.setdefault(line.label, []).append(line.n)
+    looks = {label: look(i) for i, label in enumerate(sizes)}
+    below = Legend.of([_counted(label, ns) for label, ns in sizes.items()], width)
     figure = canvas(width, 2.8 * rows + below.height)
     handles: dict[str, Artist] = {}
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (title, several) in zip(all_axes, panels.items(), strict=False):
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (title, several) in zip(grid, panels.items(), strict=False):
         for line in several:
             style = looks[line.label]
             if line.low:
@@ -66,20 +70,22 @@ def _overlaid(panels: dict[str, list[Line]], x: str, y: str, width: float, log_x
             )
         axes.set(title=title, xlabel=x, ylabel=y)
         _scale(axes, x, log_x)
-    for axes in all_axes:
+    for axes in grid[len(panels) :]:
         axes.remove()
-    below.draw(figure, [handles[label] for label in labels])
+    below.draw(figure, [handles[label] for label in sizes])
     return figure
 
 
 def _multiples(panels: dict[str, list[Line]], x: str, y: str, width: float, log_x: bool) -> Figure:
-    """A panel a line, with the others of its task faint behind it; all of a task share their axes."""
+    """A panel a line, with the others drawn of its task faint behind it; all of a task share their axes."""
     columns = max(1, min(5, int(width // _NARROWEST)))
     fit = int((width - 0.8) / columns * 14)  # letters of a title over a panel
     blocks = [(*panel, math.ceil(min(len(panel[1]), MOST) / columns)) for panel in panels.items()]
     single = len(panels) == 1
     titles = {
-        (title, line.label): textwrap.wrap(line.label if single else f"{title}: {line.label}", fit)
+        (title, line.label): textwrap.wrap(
+            _counted(line.label if single else f"{title}: {line.label}", [line.n]), fit
+        )
         for title, several in panels.items()
         for line in several
     }
@@ -90,7 +96,7 @@ def _multiples(panels: dict[str, list[Line]], x: str, y: str, width: float, log_
         for i, line in enumerate(several[:MOST]):
             axes = figure.add_subplot(cells[above + i // columns, i % columns], sharex=first, sharey=first)
             first = first or axes
-            axes.plot(*_joined(several), color=FAINT, linewidth=0.6)
+            axes.plot(*_joined(several[:MOST]), color=FAINT, linewidth=0.6)
             if line.low:
                 axes.fill_between(line.x, line.low, line.high, color=INK, alpha=0.2, linewidth=0)
             axes.plot(line.x, line.y, color=INK, linewidth=1.6)
@@ -123,6 +129,12 @@ def _grid(rows: int, columns: int, width: float, lines: int) -> tuple[Figure, Gr
         wspace=0.14,
     )
     return figure, cells
+
+
+def _counted(label: str, sizes: Sequence[int]) -> str:
+    """A label with how many runs it stands for, in each panel."""
+    fewest, most = min(sizes), max(sizes)
+    return f"{label} (n={fewest}{f'–{most}' if most > fewest else ''})"
 
 
 def _joined(several: Sequence[Line]) -> tuple[list[float], list[float]]:

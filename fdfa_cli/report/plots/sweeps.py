@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.report.plots.axis import MOST_VALUES, Parameter
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
-from fdfa_cli.report.plots.material import Material, swept
+from fdfa_cli.report.plots.material import Material, Member, varying
 from fdfa_cli.report.plots.panels import MOST, Legend, canvas
 from fdfa_cli.report.plots.style import FAINT, INK, look
 
@@ -140,6 +140,7 @@ def interaction(material: Material, width: float) -> Picture:
 
 
 def _heat_map(axes: Axes, search: Search, x: str, y: str, ends: tuple[float, float], digits: str) -> Any:
+    from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     across, up = search.parameter(x), search.parameter(y)
@@ -152,10 +153,11 @@ def _heat_map(axes: Axes, search: Search, x: str, y: str, ends: tuple[float, flo
     axes.add_patch(
         Rectangle((-0.5, -0.5), width, height, hatch="////", facecolor="none", edgecolor=FAINT, linewidth=0)
     )
-    name = "cividis" if search.sign > 0 else "cividis_r"
+    # In so few steps that a file holds them as shapes; matplotlib would embed more as an image.
+    colors = colormaps["cividis" if search.sign > 0 else "cividis_r"].resampled(48)
     low, high = ends if ends[0] < ends[1] else (ends[0] - 1, ends[1] + 1)
     mesh = axes.pcolormesh(
-        range(width), range(height), values, shading="nearest", cmap=name, vmin=low, vmax=high,
+        range(width), range(height), values, shading="nearest", cmap=colors, vmin=low, vmax=high,
         edgecolors=INK, linewidth=0.4,
     )  # fmt: skip
     if width <= 7 and height <= MOST_VALUES:
@@ -187,20 +189,20 @@ def _searches(material: Material) -> tuple[str, list[Search]]:
     if metric is None:
         raise DoesNotApply("no completed run has a metric")
     sign = -1 if metric.endswith("_loss") else 1
-    settings: dict[tuple[str, str], list[Any]] = {}
-    for group in material.groups:
-        settings.setdefault((group.task, group.choices["rule.name"]), []).append(group)
+    settings: dict[tuple[str, str], list[Member]] = {}
+    for member in material.configurations:
+        settings.setdefault((member.task, member.rule), []).append(member)
     several = len({task for task, _ in settings}) > 1
     searches = []
-    for (task, rule), groups in settings.items():
-        keys = swept([group.choices for group in groups])
+    for (task, rule), members in settings.items():
+        keys = varying([member.choices for member in members])
         trials = [
-            Trial({key: group.choices.get(key) for key in keys}, score)
-            for group in groups
-            if (score := group.mean(metric, scale(metric))) is not None
+            Trial({key: member.choices.get(key) for key in keys}, figure.mean * scale(metric))
+            for member in members
+            if (figure := member.group.figure(metric)) is not None
         ]
         # Values that none of which was completed leave a parameter nothing to be drawn against.
-        keys = swept([trial.values for trial in trials])
+        keys = varying([trial.values for trial in trials])
         # As many keys as configurations were not searched: what of the difference is whose, none can say.
         if 0 < len(keys) < len(trials):
             searches.append(Search(f"{task}: {rule}" if several else rule, keys, trials, sign))
@@ -210,5 +212,5 @@ def _searches(material: Material) -> tuple[str, list[Search]]:
 
 
 def _left_out(material: Material) -> str:
-    empty = sum(not group.completed for group in material.groups)
+    empty = sum(not member.group.completed for member in material.configurations)
     return f" {empty} configurations without a completed run are not drawn." if empty else ""

@@ -1,0 +1,66 @@
+"""How to get a row of the page again: commands for a shell, and the recipe they need."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.html.grid import Block
+from fdfa_cli.runs import Run
+
+#: Under which name the commands expect the recipe.
+FILE = "recipe.yaml"
+#: What stands for someone's home and name in a stored command, for a shell to expand.
+_EXPANDED = re.compile(r"\$(?=(?:HOME|USER)\b)")
+
+
+def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block]:
+    """The recipe of `runs` that differ in their seeds only, the command that trains them, and who did.
+
+    Of `mixed` runs, which have no recipe in common, only the last.
+    """
+    stored = list(dict.fromkeys(line(command(run)) for run in runs))
+    trained_by = Block("Trained by" if len(stored) == 1 else "Trained by one of", "\n".join(stored))
+    if mixed:
+        return [trained_by]
+    tail = "".join(f" --plugin {quote(plugin)}" for plugin in _plugins(command(runs[0])))
+    seeds = sorted({run.record.facts["seed"] for run in runs})
+    if len(seeds) == 1:
+        train = f"fdfa train {FILE}{tail}"
+    else:
+        train = f"for seed in {' '.join(map(str, seeds))}; do fdfa train {FILE} --seed $seed{tail}; done"
+    return [
+        Block(f"Save this recipe as {FILE}", facts.attempt(runs[0].recipe_text, "")),
+        Block("and train it again", train),
+        trained_by,
+    ]
+
+
+def command(run: Run) -> list[str]:
+    """The command line that created `run`; the program by its name, however it was started."""
+    entry: dict[str, Any] = run.record.provenance[0] if run.record.provenance else {}
+    return ["fdfa", *map(str, (entry.get("command") or ["fdfa"])[1:])]
+
+
+def line(words: Sequence[str]) -> str:
+    """A command to paste into a shell."""
+    return " ".join(map(quote, words))
+
+
+def quote(word: str) -> str:
+    """`word` for a shell, which still expands ``$HOME`` and ``$USER`` in it."""
+    if not _EXPANDED.search(word):
+        return shlex.quote(word)
+    parts = _EXPANDED.split(word)
+    return '"' + "$".join(re.sub(r'([\\"`$])', r"\\\1", part) for part in parts) + '"'
+
+
+def _plugins(words: Sequence[str]) -> list[str]:
+    """The values of ``--plugin`` in a command line."""
+    following = [after for word, after in itertools.pairwise(words) if word == "--plugin"]
+    joined = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    return following + joined
