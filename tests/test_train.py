@@ -260,7 +260,7 @@ def test_convolution_weights_follow_their_gradients(optimizer):
     own = list(module.parameters())
     for mine, theirs in zip(session.params.values(), own, strict=True):
         theirs.data.copy_(mine)
-    reference = type(session.optimizers["weights"][0])(
+    reference = type(session.optimizers["weights"])(
         own, lr=options.optimizer.lr, weight_decay=options.optimizer.weight_decay
     )
     x, y = torch.rand(3, 32, 1, 8, 8), torch.randint(10, (3, 32))

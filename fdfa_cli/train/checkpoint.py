@@ -24,7 +24,7 @@ FORMAT = 1
 def save(path: Path, session: Session) -> None:
     """Write `session` to `path` atomically."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **session.state_dict()}, buffer)
+    torch.save(_compact({"format": FORMAT, **session.state_dict()}), buffer)
     atomic_write(path, buffer.getvalue())
 
 
@@ -40,3 +40,12 @@ def load(path: Path, session: Session) -> None:
     if content.pop("format", None) != FORMAT:
         raise RunDamaged(f"{path}: a checkpoint of another format than {FORMAT}")
     session.load_state_dict(content)
+
+
+def _compact(tree: Any) -> Any:
+    """`tree` with every tensor alone in its memory: a row of a stack would be stored with the whole stack."""
+    if isinstance(tree, dict):
+        return {key: _compact(value) for key, value in tree.items()}
+    if isinstance(tree, torch.Tensor) and tree.untyped_storage().nbytes() > tree.nbytes:
+        return tree.clone()
+    return tree

@@ -1,30 +1,31 @@
-"""The training loop, top to bottom."""
+"""The training loop, top to bottom: one training, or several at once."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fdfa_cli.data.base import Subset
-from fdfa_cli.diagnostics.probe import Probe
-from fdfa_cli.errors import Diverged, Interrupted, UsageError
+from fdfa_cli.data.base import Splits, Subset
+from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.lazy import torch
-from fdfa_cli.network.losses import LOSSES
 from fdfa_cli.recipe.schema import Recipe, Training
 from fdfa_cli.runs import Run
-from fdfa_cli.train import checkpoint
+from fdfa_cli.train.course import Course
 from fdfa_cli.train.progress import Progress
 from fdfa_cli.train.session import Session
+from fdfa_cli.train.stack import Stack
 
 #: Steps between looks at the running loss, where a training that has diverged is stopped.
 WATCH_EVERY = 100
 #: Samples a forward pass in evaluation.
 EVALUATION_BATCH = 500
+
+#: What the loop moves: one session, or several stacked.
+Team = Session | Stack
 
 
 def fit(
@@ -42,100 +43,146 @@ def fit(
     pauses after that many epochs if there are more, checkpointed, and returns nothing: resuming goes on.
     Raises `Diverged` or `Interrupted` with everything up to then stored.
     """
+    (course,) = fit_together([Course(recipe, run, resume, until)], root, progress, stop)
+    if course.error is not None:
+        raise course.error
+    return course.summary
+
+
+def fit_together(
+    courses: Sequence[Course], root: Path, progress: Progress, stop: Callable[[], bool]
+) -> Generator[Course]:
+    """Train `courses`, a group that `grouping` has made, as `fit` does; yields each that has ended.
+
+    Those furthest behind move first, together, to the end of their epoch: so what is resumed at different
+    places soon moves as one. Raises `Interrupted`; then, and when the generator is closed, all that have
+    not ended are checkpointed where they are.
+    """
+    recipe, active = courses[0].recipe, list(courses)
     device = prepare(recipe.training)
     with torch.no_grad():
         splits = recipe.data.load(root, device)
         network = recipe.network.build(recipe.data.shape(), recipe.data.classes())
-        session = Session(recipe, network, len(splits.train), device)
-        if resume:
-            if run.checkpoint.exists():  # a run stopped before its first checkpoint starts again
-                checkpoint.load(run.checkpoint, session)
-            run.cut(session.epoch)
-        clock, every = Clock(device), recipe.training.checkpoint_every
-        probe = Probe(recipe.diagnostics, session, splits.train) if recipe.diagnostics else None
+        for course in active:
+            with course.own_failure():
+                course.begin(network, splits.train, device)
+                if course.ended:  # it was stopped between its last checkpoint and its end
+                    conclude(course.session, [course], splits.test)
+    team: Team | None = None
+    while True:
+        try:
+            yield from [course for course in active if course.ended]
+        except GeneratorExit:
+            save([course for course in active if not course.ended])
+            raise
+        active = [course for course in active if not course.ended]
+        if not active:
+            return
+        place = min(course.session.place for course in active)
+        moving = [course for course in active if course.session.place == place]
+        sessions = [course.session for course in moving]
+        with torch.no_grad():
+            if team is None or team.sessions != sessions:
+                team = Stack(sessions) if len(sessions) > 1 else sessions[0]
+                progress.start(moving[0].recipe, sessions[0])
+            if epoch(team, moving, splits, progress, stop):
+                save(active)
+                raise Interrupted(f"interrupted in epoch {sessions[0].epoch + 1}")
 
-        def diagnose() -> None:
-            """Probe where it is due, off the training's clock."""
-            if probe is not None and probe.due():
-                session.seconds += clock.stop()
-                clock.start()
-                found = probe.look()
-                session.probes.append({**found, "seconds": clock.stop()})
-                clock.start()
 
-        last = min(until or recipe.training.epochs, recipe.training.epochs)
-        progress.start(recipe, session)
+def epoch(
+    team: Team, courses: Sequence[Course], splits: Splits, progress: Progress, stop: Callable[[], bool]
+) -> bool:
+    """Move the `team` of `courses` to the end of its epoch, or to where one of them is seen to have diverged.
 
-        while session.epoch < last:
+    The seconds are shared out equally. Returns whether it was stopped; the sessions are whole in any case.
+    """
+    clock = Clock(team.device)
+    clock.start()
+    stopped = False
+    if courses[0].session.taken == 0:
+        diagnose(courses, clock)
+    while team.position < team.steps and not stopped:
+        team.advance(splits.train)
+        progress.step(courses[0].session)
+        if team.position % WATCH_EVERY == 0 and not team.loss_sum.isfinite().all():
+            break
+        diagnose(courses, clock)
+        stopped = stop()
+    seconds = clock.stop() / len(courses)
+    team.settle()
+    for course in courses:
+        course.session.seconds += seconds
+    if stopped:
+        return True
+    for course in courses:
+        with course.own_failure():
+            course.check_finite()
+    if team.position < team.steps or all(course.ended for course in courses):
+        return False
+    clock.start()
+    scores = evaluate(team, splits.validation, "val")
+    seconds = clock.stop() / len(courses)
+    for course, score in zip(courses, scores, strict=True):
+        if not course.ended:
+            with course.own_failure():
+                progress.epoch(course.finish_epoch({**score, "eval_seconds": seconds}))
+    conclude(team, courses, splits.test)
+    return False
+
+
+def diagnose(courses: Sequence[Course], clock: Clock) -> None:
+    """Probe where it is due, off the training's clock."""
+    for course in courses:
+        if course.probe is not None and course.probe.due():
+            course.session.seconds += clock.stop()
             clock.start()
-            if session.taken == 0:
-                diagnose()
-            while session.position < session.steps:
-                rows = session.rows()
-                session.step(
-                    splits.train.batch(rows, session.streams["augmentation"]), splits.train.labels[rows]
-                )
-                progress.step(session)
-                if session.position % WATCH_EVERY == 0 and not math.isfinite(session.loss_sum.item()):
-                    break
-                diagnose()
-                if stop():
-                    session.seconds += clock.stop()
-                    checkpoint.save(run.checkpoint, session)
-                    raise Interrupted(f"interrupted in epoch {session.epoch + 1}")
-            row: dict[str, Any] = {
-                "epoch": session.epoch + 1,
-                "train_loss": session.loss_sum.item() / session.seen,
-                "train_accuracy": session.correct.item() / session.seen,
-                "lr": session.rate(),
-                "train_seconds": session.seconds + clock.stop(),
-            }
-            if probe is not None:
-                row["diagnostics_seconds"] = math.fsum(p["seconds"] for p in session.probes)
-                row["diagnostics"] = session.probes
-            if not math.isfinite(row["train_loss"]):
-                run.append(row)
-                raise Diverged(f"the training loss is not finite in epoch {session.epoch + 1}")
+            found = course.probe.look()
+            course.session.probes.append({**found, "seconds": clock.stop()})
             clock.start()
-            row |= evaluate(session, splits.validation, "val")
-            row["eval_seconds"] = clock.stop()
-            session.epoch += 1
-            session.begin_epoch()
-            # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
-            run.append(row)
-            if session.epoch % every == 0 or session.epoch == last:
-                checkpoint.save(run.checkpoint, session)
-            progress.epoch(row)
-
-        if session.epoch < recipe.training.epochs:
-            return {}
-        history = run.metrics()
-        best = max(history, key=lambda row: row.get("val_accuracy") or 0.0)
-        return {
-            "best_val_accuracy": best.get("val_accuracy"),
-            "best_val_epoch": best["epoch"],
-            **evaluate(session, splits.test, "test"),
-            "peak_memory_bytes": peak_memory(device),
-            # The median: the first epoch of a process is slower than those that follow.
-            "median_epoch_seconds": statistics.median(row["train_seconds"] for row in history),
-        }
 
 
-def evaluate(session: Session, subset: Subset, prefix: str) -> dict[str, float]:
-    """Mean loss and accuracy of `subset` in evaluation mode, as ``{prefix}_loss`` and ``_accuracy``."""
+def save(courses: Sequence[Course]) -> None:
+    """Checkpoint all of them where they are."""
+    for course in courses:
+        course.save()
+
+
+def conclude(team: Team, courses: Sequence[Course], test: Subset) -> None:
+    """Give the `courses` that have done all of their epochs their summary."""
+    if not any(course.complete for course in courses):
+        return
+    peak = peak_memory(team.device)
+    for course, score in zip(courses, evaluate(team, test, "test"), strict=True):
+        if course.complete:
+            with course.own_failure():
+                history = course.run.metrics()
+                best = max(history, key=lambda row: row.get("val_accuracy") or 0.0)
+                course.summary = {
+                    "best_val_accuracy": best.get("val_accuracy"),
+                    "best_val_epoch": best["epoch"],
+                    **score,
+                    "peak_memory_bytes": peak,
+                    # The median: the first epoch of a process is slower than those that follow.
+                    "median_epoch_seconds": statistics.median(row["train_seconds"] for row in history),
+                }
+
+
+def evaluate(team: Team, subset: Subset, prefix: str) -> list[dict[str, float]]:
+    """Each session's mean loss and accuracy of `subset`, as ``{prefix}_loss`` and ``{prefix}_accuracy``."""
+    count = len(team.sessions)
     if not len(subset):
-        return {}
-    loss_sum = torch.zeros((), dtype=torch.float64, device=session.device)
-    correct = torch.zeros((), dtype=torch.int64, device=session.device)
-    rule, loss = session.recipe.rule, LOSSES[session.recipe.training.loss]
-    for rows in torch.split(torch.arange(len(subset), device=session.device), EVALUATION_BATCH):
-        logits = rule.predict(session.network, session.params, session.buffers, subset.batch(rows))
-        loss_sum += loss(logits, subset.labels[rows])[0] * len(rows)
-        correct += (logits.argmax(-1) == subset.labels[rows]).sum()
-    return {
-        f"{prefix}_loss": loss_sum.item() / len(subset),
-        f"{prefix}_accuracy": correct.item() / len(subset),
-    }
+        return [{} for _ in range(count)]
+    loss_sum = torch.zeros(count, dtype=torch.float64, device=team.device)
+    correct = torch.zeros(count, dtype=torch.int64, device=team.device)
+    for rows in torch.split(torch.arange(len(subset), device=team.device), EVALUATION_BATCH):
+        loss, hits = team.score(subset.batch(rows), subset.labels[rows])
+        loss_sum += loss * len(rows)
+        correct += hits
+    return [
+        {f"{prefix}_loss": loss / len(subset), f"{prefix}_accuracy": hits / len(subset)}
+        for loss, hits in zip(loss_sum.tolist(), correct.tolist(), strict=True)
+    ]
 
 
 def prepare(training: Training) -> torch.device:

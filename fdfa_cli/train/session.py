@@ -5,13 +5,15 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any, Self
 
+from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Mode
+from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.rules.base import Update
+from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.streams import sample, stream
+from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule
 
 #: Streams redrawn every epoch on the training device.
@@ -36,15 +38,19 @@ class Session:
         self.params = _moved(sample(network.parameters(), stream(seed, "init")), device)
         self.buffers = _moved(sample(network.buffers(), stream(seed, "init")), device)
         self.state = _moved(sample(recipe.rule.state(network), stream(seed, "feedback")), device)
-        self.optimizers: dict[str, tuple[torch.optim.Optimizer, Schedule]] = {
-            "weights": (recipe.optimizer.build(self.params.values()), recipe.schedule)
+        #: What moves by which options, and the torch optimizers that these make.
+        self.settings: dict[str, tuple[Optimizer, Schedule]] = {
+            "weights": (recipe.optimizer, recipe.schedule)
         }
         if self.state:
-            optimizer, schedule = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
-            self.optimizers["feedback"] = (optimizer.build(self.state.values()), schedule)
-        self._base_rates = {k: o.param_groups[0]["lr"] for k, (o, _) in self.optimizers.items()}
+            self.settings["feedback"] = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
+        self.optimizers = {key: o.build(self.moving(key).values()) for key, (o, _) in self.settings.items()}
         self.epoch = 0
         self.begin_epoch()
+
+    def moving(self, key: str) -> dict[str, torch.Tensor]:
+        """The tensors that an optimizer of `settings` moves."""
+        return {"weights": self.params, "feedback": self.state}[key]
 
     # --- the clock -----------------------------------------------------------------------------------
 
@@ -66,6 +72,11 @@ class Session:
         self.probes: list[dict[str, Any]] = []
 
     @property
+    def place(self) -> tuple[int, int]:
+        """How far it is: epochs, and steps in the current one."""
+        return self.epoch, self.position
+
+    @property
     def taken(self) -> int:
         """Steps taken in the whole training so far."""
         return self.epoch * self.steps + self.position
@@ -81,7 +92,33 @@ class Session:
 
     def rate(self) -> float:
         """The weights' learning rate at this moment."""
-        return float(self.optimizers["weights"][0].param_groups[0]["lr"])
+        return float(self.optimizers["weights"].param_groups[0]["lr"])
+
+    def rate_now(self, key: str) -> float:
+        """The rate of an optimizer of `settings` for the step to be taken."""
+        optimizer, schedule = self.settings[key]
+        return optimizer.lr * schedule.factor(
+            self.epoch + self.position / self.steps, self.recipe.training.epochs
+        )
+
+    # --- what the loop asks of it: the same as of a `Stack` ---------------------------------------------
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Itself."""
+        return [self]
+
+    def advance(self, data: Subset) -> None:
+        """Take the next step on its batch of `data`, the training set."""
+        rows = self.rows()
+        self.step(data.batch(rows, self.streams["augmentation"]), data.labels[rows])
+
+    def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean loss of a batch in evaluation mode, and how many of it are classified correctly."""
+        return score(self.recipe.rule, self.recipe, self.network, self.params, self.buffers, x, labels)
+
+    def settle(self) -> None:
+        """Make every session whole: nothing to do."""
 
     # --- one step ------------------------------------------------------------------------------------
 
@@ -103,19 +140,15 @@ class Session:
 
     def apply(self, update: Update) -> None:
         """Hand the gradients to the optimizers at this moment's rates."""
-        for key, tensors, grads in (
-            ("weights", self.params, update.grads),
-            ("feedback", self.state, update.state_grads),
-        ):
+        for key, grads in (("weights", update.grads), ("feedback", update.state_grads)):
             if not grads:
                 continue
+            tensors = self.moving(key)
             for name, grad in grads.items():
-                tensors[name].grad = _laid_out_as(tensors[name], grad)
-            optimizer, schedule = self.optimizers[key]
-            factor = schedule.factor(self.epoch + self.position / self.steps, self.recipe.training.epochs)
-            optimizer.param_groups[0]["lr"] = self._base_rates[key] * factor
-            optimizer.step()
-            optimizer.zero_grad()
+                tensors[name].grad = laid_out_as(tensors[name], grad)
+            self.optimizers[key].param_groups[0]["lr"] = self.rate_now(key)
+            self.optimizers[key].step()
+            self.optimizers[key].zero_grad()
         for name, value in update.state.items():
             self.state[name].copy_(value)
 
@@ -130,7 +163,7 @@ class Session:
             "params": self.params,
             "buffers": self.buffers,
             "state": self.state,
-            "optimizers": {key: optimizer.state_dict() for key, (optimizer, _) in self.optimizers.items()},
+            "optimizers": {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()},
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
             "loss_sum": self.loss_sum,
             "correct": self.correct,
@@ -149,7 +182,7 @@ class Session:
         ):
             for name, value in stored.items():
                 mine[name].copy_(value)
-        for key, (optimizer, _) in self.optimizers.items():
+        for key, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][key])
         for purpose, generator in self.streams.items():
             generator.set_state(content["streams"][purpose])
@@ -164,7 +197,21 @@ class Session:
         return twin
 
 
-def _laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+def score(
+    rule: Rule,
+    recipe: Recipe,
+    network: Network,
+    params: Tensors,
+    buffers: Tensors,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `Session.score`; pure, and `rule` is the recipe's, or has tensors among its options."""
+    logits = rule.predict(network, params, buffers, x)
+    return LOSSES[recipe.training.loss](logits, labels)[0], (logits.argmax(-1) == labels).sum()
+
+
+def laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     """`grad` in the type and memory layout of its `tensor`.
 
     Torch's fused optimizers on the CPU walk both in memory order and do not look at strides: given the

@@ -1,9 +1,10 @@
-"""Training one job in this process: what every engine does at its innermost."""
+"""Training jobs in this process: what every engine does at its innermost."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 from fdfa_cli.data import data_root
@@ -11,8 +12,9 @@ from fdfa_cli.errors import Diverged, Interrupted
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run, Status, by_identity, scan
 from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.train.course import Course
 from fdfa_cli.train.launch import environment_of, facts
-from fdfa_cli.train.loop import fit, prepare
+from fdfa_cli.train.loop import fit, fit_together, prepare
 from fdfa_cli.train.progress import Quiet
 
 #: Why a run that has reached the end of its rung is interrupted.
@@ -49,9 +51,64 @@ def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - a trial's failure must not end the others
-        status: Status = "diverged" if isinstance(error, Diverged) else "failed"
-        return Outcome(job, run.path if run else None, status, str(error) or type(error).__name__)
+        return _failure(job, run, error)
     return Outcome(job, run.path, run.status)
+
+
+def work_stacked(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) -> Generator[Outcome]:
+    """Train `jobs`, a group of `fdfa_cli.train.grouping`, stacked, each into its run folder.
+
+    They are some of the `workers` that train at a time; one job alone is trained by `work`. Yields the
+    outcome of each as soon as it is known. Raises `Interrupted` once `stop` is true; then, and when the
+    generator is closed, those without an outcome are checkpointed where they are.
+    """
+    if len(jobs) == 1:
+        yield work(jobs[0], stop, workers)
+        return
+    with ExitStack() as writers:
+        left: dict[Course, Job] = {}
+        for job in jobs:
+            try:
+                run = writers.enter_context(_open(job, {"workers": workers, "stacked": len(jobs)}))
+            except Exception as error:  # noqa: BLE001 - as in `work`
+                yield _failure(job, None, error)
+            else:
+                left[Course(job.recipe, run, job.run is not None, job.until)] = job
+        try:
+            with closing(fit_together(list(left), data_root(), Quiet(), stop)) as ended:
+                for course in ended:
+                    yield _outcome(left.pop(course), course)
+        except Interrupted:
+            raise
+        except GeneratorExit:
+            for course in left:
+                course.run.update("interrupted", "stopped with its sweep")
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `work`; here it is everyone's
+            for course, job in left.items():
+                course.error = error
+                yield _outcome(job, course)
+
+
+def _outcome(job: Job, course: Course) -> Outcome:
+    """What became of a course, written to its run, which is closed."""
+    try:
+        with course.run as run:
+            if course.error is not None:
+                raise course.error
+            if course.complete:
+                run.update("completed", **course.summary)
+            else:
+                run.update("interrupted", WAITING)
+    except Exception as error:  # noqa: BLE001 - as in `work`
+        return _failure(job, course.run, error)
+    return Outcome(job, run.path, run.status)
+
+
+def _failure(job: Job, run: Run | None, error: Exception) -> Outcome:
+    """The outcome of a job that `error` has ended."""
+    status: Status = "diverged" if isinstance(error, Diverged) else "failed"
+    return Outcome(job, run.path if run else None, status, str(error) or type(error).__name__)
 
 
 def lost(job: Job, message: str) -> Outcome:

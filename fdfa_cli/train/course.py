@@ -1,0 +1,108 @@
+"""A training on its way into its run folder: its rows, its checkpoints, and how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fdfa_cli.data.base import Subset
+from fdfa_cli.diagnostics.probe import Probe
+from fdfa_cli.errors import Diverged
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.base import Network
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.runs import Run
+from fdfa_cli.train import checkpoint
+from fdfa_cli.train.session import Session
+
+
+@dataclass(eq=False)
+class Course:
+    """What to train, and into which run.
+
+    With `resume` it goes on from the run's checkpoint, with `until` it pauses after that many epochs if
+    there are more. At the end `summary` is what run.json keeps beside the last epoch (nothing after a
+    pause), or `error` is what ended it before.
+    """
+
+    recipe: Recipe
+    run: Run
+    resume: bool = False
+    until: int | None = None
+    session: Session = field(init=False)
+    probe: Probe | None = field(init=False, default=None)
+    summary: dict[str, Any] = field(init=False, default_factory=dict)
+    error: Exception | None = field(init=False, default=None)
+
+    def begin(self, network: Network, data: Subset, device: torch.device) -> None:
+        """Make the session on the training set; a run stopped before its first checkpoint starts again."""
+        self.session = Session(self.recipe, network, len(data), device)
+        if self.resume:
+            if self.run.checkpoint.exists():
+                checkpoint.load(self.run.checkpoint, self.session)
+            self.run.cut(self.session.epoch)
+        if self.recipe.diagnostics is not None:
+            self.probe = Probe(self.recipe.diagnostics, self.session, data)
+
+    @property
+    def last(self) -> int:
+        """The epoch after which it ends or pauses."""
+        return min(self.until or self.recipe.training.epochs, self.recipe.training.epochs)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.error is not None or self.session.epoch >= self.last
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs of the recipe are done."""
+        return self.error is None and self.session.epoch >= self.recipe.training.epochs
+
+    @contextmanager
+    def own_failure(self) -> Iterator[None]:
+        """Whatever goes wrong inside is this course's end, and nobody else's."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - kept, and told by whoever asked for the training
+            self.error = error
+
+    def row(self) -> dict[str, Any]:
+        """The epoch so far, as a line of metrics."""
+        session = self.session
+        row: dict[str, Any] = {
+            "epoch": session.epoch + 1,
+            "train_loss": session.loss_sum.item() / session.seen,
+            "train_accuracy": session.correct.item() / session.seen,
+            "lr": session.rate(),
+            "train_seconds": session.seconds,
+        }
+        if self.probe is not None:
+            row["diagnostics_seconds"] = math.fsum(probe["seconds"] for probe in session.probes)
+            row["diagnostics"] = session.probes
+        return row
+
+    def check_finite(self) -> None:
+        """Raises `Diverged`, with the row stored, where the epoch's loss is not finite."""
+        row = self.row()
+        if not math.isfinite(row["train_loss"]):
+            self.run.append(row)
+            raise Diverged(f"the training loss is not finite in epoch {row['epoch']}")
+
+    def finish_epoch(self, scores: dict[str, float]) -> dict[str, Any]:
+        """Store the epoch's row, completed by `scores`, and the checkpoint where one is due."""
+        session, row = self.session, self.row() | scores
+        session.epoch += 1
+        session.begin_epoch()
+        # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
+        self.run.append(row)
+        if session.epoch % self.recipe.training.checkpoint_every == 0 or session.epoch == self.last:
+            self.save()
+        return row
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        checkpoint.save(self.run.checkpoint, self.session)

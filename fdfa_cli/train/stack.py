@@ -1,0 +1,272 @@
+"""Several trainings moved together: one `torch.func.vmap` of the rule's step over a leading trial axis K.
+
+A `Stack` is made of sessions and dissolves into them. While it stands, every tensor of theirs is a row of
+one of its own (parameters K×…, running statistics K×…), so each session stays complete: it is evaluated,
+checkpointed and stopped as if it were alone. Each keeps its own random streams and data order, and draws
+from them what it would draw alone; the sums of a step are the same, rounded in another order.
+
+Optimizers are torch's own. Those for parameters work entry by entry, so one of them moves the rows of all
+sessions whose settings are the same; sessions with equal settings should be neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+from fdfa_cli.data.base import Subset
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.layers import Mode, Tensors
+from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.streams import Draw, sample
+from fdfa_cli.train.grouping import real_options
+from fdfa_cli.train.session import Session, laid_out_as, score
+
+
+class Stack:
+    """Sessions that `grouping.group` has put together, all at the same step."""
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self.sessions = list(sessions)
+        first = self._first = self.sessions[0]
+        assert {s.place for s in self.sessions} == {first.place}
+        self.network, self.device = first.network, first.device
+        self._rules = [s.recipe.rule for s in self.sessions]
+        self._real = {
+            name: torch.tensor(values, device=first.device)
+            for name, values in real_options(self._rules).items()
+        }
+        self.params = _stacked([s.params for s in self.sessions])
+        self.buffers = _stacked([s.buffers for s in self.sessions])
+        self.state = _stacked([s.state for s in self.sessions])
+        self._crews = [crew for key in first.settings for crew in self._hire(key)]
+        self._bind()
+        self._begin_epoch()
+
+    # --- the clock -----------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return self._first.steps
+
+    @property
+    def position(self) -> int:
+        """Steps done in this epoch."""
+        return self._first.position
+
+    def _begin_epoch(self) -> None:
+        """Take over the orders and the sums of the epoch that the sessions are in."""
+        self._epoch = self._first.epoch
+        self._orders = torch.stack([s.order for s in self.sessions])
+        self.loss_sum = torch.stack([s.loss_sum for s in self.sessions])
+        self.correct = torch.stack([s.correct for s in self.sessions])
+        for k, session in enumerate(self.sessions):
+            session.loss_sum, session.correct = self.loss_sum[k], self.correct[k]
+
+    # --- one step ------------------------------------------------------------------------------------
+
+    def advance(self, data: Subset) -> None:
+        """Take the next step of every session, each on its own batch of `data`."""
+        if self._epoch != self._first.epoch:
+            self._begin_epoch()
+        first = self._first
+        rows = self._orders[:, first.position * first.batch_size :][:, : first.batch_size]
+        size = rows.shape[1]
+        uniforms = [data.draw(size, s.streams["augmentation"]) for s in self.sessions]
+        given = [u for u in uniforms if u is not None]
+        x = data.assemble(rows, torch.stack(given) if given else None)
+        labels = data.labels[rows]
+        noise = self._drawn("dropout", lambda rule: self.network.noise(size))
+        perturbations = self._drawn(
+            "perturbation", lambda rule: rule.perturbations(self.network, size, first.taken)
+        )
+        if first.recipe.training.precision == "bf16":
+            x = x.bfloat16()
+        step: Callable[..., _Step] = torch.func.vmap(partial(_step, first))
+        done = step(self._real, self.params, self.state, self.buffers, noise, x, labels, perturbations)
+        for crew in self._crews:
+            crew.move(done.state_grads if crew.key == "feedback" else done.grads)
+        for mine, new in ((self.state, done.state), (self.buffers, done.buffers)):
+            for name, value in new.items():
+                mine[name].copy_(value)
+        self.loss_sum += done.loss * size
+        self.correct += done.correct
+        for session in self.sessions:
+            session.position += 1
+
+    def _drawn(self, purpose: str, draws: Callable[[Rule], Mapping[str, Draw]]) -> dict[str, torch.Tensor]:
+        """What every session draws for a step, stacked; `draws` is asked once for each distinct rule."""
+        known = [draws(rule) for rule in self._distinct]
+        return _stacked(
+            [sample(known[i], s.streams[purpose]) for i, s in zip(self._kinds, self.sessions, strict=True)]
+        )
+
+    @cached_property
+    def _distinct(self) -> list[Rule]:
+        """The rules, each once."""
+        return [rule for i, rule in enumerate(self._rules) if rule not in self._rules[:i]]
+
+    @cached_property
+    def _kinds(self) -> list[int]:
+        """Each session's rule, as its index among the distinct ones."""
+        return [self._distinct.index(rule) for rule in self._rules]
+
+    # --- evaluation ----------------------------------------------------------------------------------
+
+    def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Session.score`, for each of the sessions (K); the batch is the same for all."""
+        first = self._first
+
+        def one(real: Tensors, params: Tensors, buffers: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+            rule = first.recipe.rule.model_copy(update=dict(real))
+            return score(rule, first.recipe, self.network, params, buffers, x, labels)
+
+        result: tuple[torch.Tensor, torch.Tensor] = torch.func.vmap(one)(
+            self._real, self.params, self.buffers
+        )
+        return result
+
+    # --- sessions and optimizers ---------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Make every session whole: its optimizers hold its rows of the moments, and its rate."""
+        for crew in self._crews:
+            crew.settle()
+
+    def _hire(self, key: str) -> list[_Crew]:
+        """An optimizer for each run of neighbours with the same settings."""
+        tensors = self.params if key == "weights" else self.state
+        crews, start = [], 0
+        for _, some in itertools.groupby(
+            self.sessions, lambda s: (*s.settings[key], s.recipe.training.epochs)
+        ):
+            members = list(some)
+            rows = slice(start, start + len(members))
+            leaves = {name: tensor[rows] for name, tensor in tensors.items()}
+            crews.append(_Crew.of(key, members, rows, leaves))
+            start = rows.stop
+        return crews
+
+    def _bind(self) -> None:
+        """Make the sessions' tensors rows of the stack's."""
+        for k, session in enumerate(self.sessions):
+            for mine, theirs in (
+                (self.params, session.params),
+                (self.buffers, session.buffers),
+                (self.state, session.state),
+            ):
+                theirs.update({name: tensor[k] for name, tensor in mine.items()})
+            for key, optimizer in session.optimizers.items():
+                optimizer.state.clear()
+                optimizer.param_groups[0]["params"] = list(session.moving(key).values())
+        self.settle()
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Neighbours in a stack that one torch optimizer moves: `leaves` are their `rows` of its tensors."""
+
+    key: str
+    sessions: Sequence[Session]
+    rows: slice
+    leaves: Mapping[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def of(
+        cls, key: str, sessions: Sequence[Session], rows: slice, leaves: Mapping[str, torch.Tensor]
+    ) -> _Crew:
+        """The crew of `sessions`, with the moments that their own optimizers have reached."""
+        options, _ = sessions[0].settings[key]
+        optimizer = options.build(leaves.values())
+        optimizer.param_groups[0]["lr"] = sessions[0].optimizers[key].param_groups[0]["lr"]
+        for name, leaf in leaves.items():
+            states = [s.optimizers[key].state.get(s.moving(key)[name], {}) for s in sessions]
+            if states[0]:
+                optimizer.state[leaf] = {entry: _together(entry, states) for entry in states[0]}
+        return cls(key, sessions, rows, leaves, optimizer)
+
+    def move(self, grads: Tensors) -> None:
+        """Follow the gradients (K×…) at this moment's rate."""
+        if not grads:
+            return
+        for name, grad in grads.items():
+            leaf = self.leaves[name]
+            leaf.grad = laid_out_as(leaf, grad[self.rows])
+        self.optimizer.param_groups[0]["lr"] = self.sessions[0].rate_now(self.key)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def settle(self) -> None:
+        """See `Stack.settle`."""
+        for k, session in enumerate(self.sessions):
+            optimizer, tensors = session.optimizers[self.key], session.moving(self.key)
+            optimizer.param_groups[0]["lr"] = self.optimizer.param_groups[0]["lr"]
+            for name, leaf in self.leaves.items():
+                if state := self.optimizer.state.get(leaf):
+                    optimizer.state[tensors[name]] = {e: _own(e, value, k) for e, value in state.items()}
+
+
+#: The entry of a torch optimizer's state that counts; every other one has the parameter's shape.
+_COUNT = "step"
+
+
+def _together(entry: str, states: Sequence[Mapping[str, Any]]) -> Any:
+    """An entry of the optimizer's state of several trials, who have taken the same number of steps."""
+    values = [state[entry] for state in states]
+    if values[0] is None:
+        return None
+    return values[0].clone() if entry == _COUNT else torch.stack(values)
+
+
+def _own(entry: str, value: Any, k: int) -> Any:
+    """Trial k's part of what `_together` makes."""
+    if value is None:
+        return None
+    return value.clone() if entry == _COUNT else value[k]
+
+
+class _Step(NamedTuple):
+    """What a step gives; see `Update`. `correct` counts the samples classified correctly."""
+
+    grads: dict[str, torch.Tensor]
+    state_grads: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor]
+    buffers: dict[str, torch.Tensor]
+    loss: torch.Tensor
+    correct: torch.Tensor
+
+
+def _step(
+    first: Session,
+    real: Tensors,
+    params: Tensors,
+    state: Tensors,
+    buffers: Tensors,
+    noise: Tensors,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    perturbations: Tensors,
+) -> _Step:
+    """One trial's step, with the options `real` that are its own; all else it shares with `first`."""
+    rule = first.recipe.rule.model_copy(update=dict(real))
+    mode = Mode(training=True, buffers=buffers, noise=noise)
+    batch = Batch(x, labels, mode, LOSSES[first.recipe.training.loss])
+    update = rule.step(first.network, params, state, batch, perturbations)
+    return _Step(
+        dict(update.grads),
+        dict(update.state_grads),
+        dict(update.state),
+        mode.updates,
+        update.loss,
+        (update.logits.argmax(-1) == labels).sum(),
+    )
+
+
+def _stacked(trees: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
