@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
+from test_rules import RULES_TABLE
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.report.rules_page import rules_page
+from fdfa_cli.registry import RULES
+from fdfa_cli.report.rules_page import MEASURED, rules_page
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_rules_page_is_current():
     assert (ROOT / "docs" / "rules.md").read_text() == rules_page(), "run `make docs`"
+
+
+@pytest.fixture
+def measured():
+    """docs/measured.py as a module."""
+    spec = importlib.util.spec_from_file_location("measured", ROOT / "docs" / "measured.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_measured_accuracies_come_from_comparisons(measured, tmp_path, monkeypatch):
+    """Of rules with an interval; what is said of other tasks stays."""
+    rules = {
+        "bp": {"mean_test_accuracy": 0.98346, "half_width": 0.00123, "n": 3},
+        "fa": {"mean_test_accuracy": 0.98, "half_width": None, "n": 2},
+    }
+    (tmp_path / "compare.json").write_text(json.dumps({"rules": rules}))
+    file = tmp_path / "measured.yaml"
+    file.write_text("mnist:\n  ff: {mean: 0.9, half_width: 0.1, n: 3}\n")
+    monkeypatch.setattr(measured, "FILE", file)
+    measured.main([f"digits={tmp_path}"])
+    assert yaml.safe_load(file.read_text()) == {
+        "mnist": {"ff": {"mean": 0.9, "half_width": 0.1, "n": 3}},
+        "digits": {"bp": {"mean": 0.9835, "half_width": 0.0012, "n": 3}},
+    }
+
+
+def test_every_rule_is_measured_on_digits():
+    """Three seeds or more, and above the floor that the rule must exceed anywhere."""
+    digits = yaml.safe_load(MEASURED.read_text())["digits"]
+    assert sorted(digits) == list(RULES)
+    for row in RULES_TABLE:
+        assert digits[row.name]["n"] >= 3
+        assert digits[row.name]["mean"] > row.floor
 
 
 COMMANDS = sorted(

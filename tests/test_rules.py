@@ -110,7 +110,7 @@ RULES_TABLE = [
     Row("fg-a-multi", naive.fg_a, measured=0.973, floor=0.95, variants=TANGENTS[:1]),
     Row("lg-bp", naive.lg_bp, measured=0.977, floor=0.96),
     Row("lg-fg-w", naive.lg_fg_w, measured=0.939, floor=0.90),
-    Row("lg-fg-a", naive.lg_fg_a, measured=0.956, floor=0.94),
+    Row("lg-fg-a", naive.lg_fg_a, measured=0.953, floor=0.94),
     Row("fdfa", naive.fdfa, measured=0.978, floor=0.96, variants=FDFA, jacobian_is_exact={}),
     Row("fdfa-adam", naive.fdfa, measured=0.980, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
     Row("fdfa-s", naive.fdfa, measured=0.982, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule
 
-#: Measured accuracies by rule, kept beside the page: ``{rule: {mean, low, high, n}}`` per task.
+#: Measured test accuracies, kept beside the page: ``{task: {rule: {mean, half_width, n}}}``.
 MEASURED = Path(__file__).parents[2] / "docs" / "measured.yaml"
 
 OPENING = """\
@@ -55,6 +55,9 @@ def _overview(measured: dict[str, dict[str, dict[str, float]]]) -> str:
         cells = [f"`{name}`", rule.summary().rstrip("."), rule.exact, rule.passes]
         cells += [_accuracy(measured[task].get(name)) for task in tasks]
         lines.append("| " + " | ".join([*cells, rule.source]) + " |")
+    if tasks:
+        recipes = " and ".join(f"`fdfa compare {task}/compare`" for task in tasks)
+        lines += ["", f"Accuracies: on test data, as {recipes} train; mean over n seeds ± 95 % t-interval."]
     return "\n".join([*lines, ""])
 
 
