@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal
 
@@ -24,6 +24,9 @@ Shape = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class Draw:
     """A tensor to be drawn: independent entries of one law, or a given value.
+
+    One of images, (B, C, H, W), that says `channels_last` is drawn with its channels adjacent in memory, as
+    the layers lay images out, so that it meets them without being copied.
 
     uniform      U(−scale, scale)
     gaussian     N(0, scale²)
@@ -37,6 +40,7 @@ class Draw:
     law: Literal["uniform", "gaussian", "rademacher", "bernoulli", "constant", "given"]
     scale: float = 1.0
     value: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    channels_last: bool = False
 
     @classmethod
     def given(cls, value: torch.Tensor) -> Draw:
@@ -48,6 +52,10 @@ class Draw:
 
         In `dtype`; where that is not given, in a given value's own type, else in torch's default.
         """
+        if self.channels_last and len(self.shape) == 4:
+            b, c, h, w = self.shape
+            inner = replace(self, shape=(b, h, w, c), channels_last=False)
+            return inner.sample(generator, dtype).permute(0, 3, 1, 2)
         device = generator.device
         if self.value is not None:
             return self.value.to(device, dtype, copy=True)

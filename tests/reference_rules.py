@@ -354,8 +354,9 @@ def dkp(c: Case) -> Update:
     grads = {name: grad + decay * c.params[name].detach() for name, grad in update.grads.items()}
     state_grads = {}
     for l in range(len(c.blocks)):
+        f = c.state[f"feedback.{l}"]
         outer = sum(torch.outer(error[b], h[l + 1][b].flatten()) for b in range(len(c.x)))
-        state_grads[f"feedback.{l}"] = outer.detach() + decay * c.state[f"feedback.{l}"]
+        state_grads[f"feedback.{l}"] = outer.detach().view_as(f) + decay * f
     return Update(grads, update.loss, update.logits, state_grads)
 
 
@@ -393,7 +394,7 @@ def jacobian_estimates(c: Case) -> tuple[Update, Grads]:
     for l, part in enumerate(parts[:-1]):
         name, out = f"feedback.{l}", h[l + 1]
         patch = patch_of(out.shape[1:], sides[l])
-        f = c.state[name][:, patch]
+        f = c.state[name].flatten(1)[:, patch]
         signal = [sum(error[b, k] * f[k] for k in range(c.classes)) for b in range(len(c.x))]
         grads |= c.pull(part, h[l], torch.stack(signal).view_as(out))
         if name in c.perturbations:
@@ -404,7 +405,7 @@ def jacobian_estimates(c: Case) -> tuple[Update, Grads]:
         if (name := f"feedback.{l}") in v:
             size = torch.bincount(patch_of(h[l + 1].shape[1:], sides[l]))
             sum_over_patch = sum(torch.outer(d[b], v[name][b]) for b in range(len(c.x))) / len(c.x)
-            jacobians[name] = sum_over_patch / size
+            jacobians[name] = (sum_over_patch / size).view_as(c.state[name])
     return Update(grads, loss, logits), jacobians
 
 
@@ -434,12 +435,12 @@ def grape(c: Case) -> Update:
     state = {}
     for name, jacobian in jacobians.items():
         columns = []
-        for f, j in zip(c.state[name].T, jacobian.T, strict=True):
+        for f, j in zip(c.state[name].flatten(1).T, jacobian.flatten(1).T, strict=True):
             f = f.clone().requires_grad_()
             distance = 1 - (f @ j) / (f.norm() * j.norm())
             f = f.detach() - c.rule.feedback_rate * torch.autograd.grad(distance, f)[0]
             columns.append(f / f.norm())
-        state[name] = torch.stack(columns, 1)
+        state[name] = torch.stack(columns, 1).view(jacobian.shape)
     return Update(update.grads, update.loss, update.logits, state=state)
 
 

@@ -261,7 +261,7 @@ def test_shared_perturbations_estimate_the_mean_over_each_patch():
     for l, (channels, side) in enumerate(((2, 3), (2, 1), (4, 0))):
         step = draw(rule, IMAGES, number=l)
         js = jacobians(IMAGES, step)[l]
-        samples = estimates(rule, IMAGES, step, DRAWS // 2, number=l)[f"feedback.{l}"]
+        samples = estimates(rule, IMAGES, step, DRAWS // 2, number=l)[f"feedback.{l}"].flatten(2)
         if side < 2:  # the block has no positions to share over
             sums, size = js, torch.ones(js.shape[-1])
         else:  # a 3×3 image in patches of 2×2, 2×1, 1×2 and 1×1

@@ -26,9 +26,10 @@ from fdfa_cli.errors import Unsupported
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
+from fdfa_cli.network.layers.memory import from_units, units
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import Named
-from fdfa_cli.streams import Draw, Shape
+from fdfa_cli.streams import Draw
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule
 
@@ -133,6 +134,6 @@ def feedback_name(block: int) -> str:
     return f"feedback.{block}"
 
 
-def feedback_signal(error: torch.Tensor, feedback: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """G_l = E F_l for E (B×C) and F_l (C×N_l), in the block output's shape (B, *shape)."""
-    return (error.to(feedback.dtype) @ feedback).view(-1, *shape)
+def feedback_signal(error: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor:
+    """G_l = E F_l for E (B×C) and F_l (C×N_l), both with their units in the shape of block l's output."""
+    return from_units(error.to(feedback.dtype) @ units(feedback), tuple(feedback.shape[1:]))

@@ -21,6 +21,7 @@ Bol, Frontiers in Neuroscience 15 (2021) (drtp).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -28,6 +29,7 @@ from pydantic import Field
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
+from fdfa_cli.network.layers.memory import from_units, units
 from fdfa_cli.network.losses import Batch, one_hot
 from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
 from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks
@@ -50,15 +52,16 @@ class DirectFeedback(Rule):
     passes: ClassVar[str] = "1 forward"
 
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_l, C×N_l for every hidden block."""
+        """F_l, C×N_l for every hidden block, its units in the shape of the block's output."""
         draws = {}
         for l, block_shape in enumerate(network.block_shapes):
-            shape = (network.classes, math.prod(block_shape))
-            draws[feedback_name(l)] = {
+            shape = (network.classes, *block_shape)
+            draw = {
                 "kaiming_uniform": kaiming(shape),
-                "uniform": Draw(shape, "uniform", 1 / math.sqrt(shape[1])),
+                "uniform": Draw(shape, "uniform", 1 / math.sqrt(math.prod(block_shape))),
                 "zero": Draw(shape, "constant", 0.0),
             }[self.feedback_init]
+            draws[feedback_name(l)] = replace(draw, channels_last=True)
         return draws
 
     def direct_feedback(self, network: Network, state: Tensors) -> dict[int, torch.Tensor]:
@@ -80,7 +83,7 @@ class DirectFeedback(Rule):
         grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
         message = self.message(error)
         for l, block in enumerate(network.blocks):
-            signal = feedback_signal(message, state[feedback_name(l)], network.block_shapes[l])
+            signal = feedback_signal(message, state[feedback_name(l)])
             grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
         return Update(grads, loss, logits)
 
@@ -138,12 +141,12 @@ class DirectKolenPollack(DirectFeedback):
         state_grads = {}
         for l, block in enumerate(network.blocks):
             feedback = state[feedback_name(l)]
-            signal = feedback_signal(error, feedback, network.block_shapes[l])
+            signal = feedback_signal(error, feedback)
             grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
-            activity = outputs[l].flatten(1).to(feedback.dtype)
-            state_grads[feedback_name(l)] = error.mT @ activity + self.decay * feedback
+            growth = from_units(error.mT @ units(outputs[l]).to(feedback.dtype), network.block_shapes[l])
+            state_grads[feedback_name(l)] = growth + self.decay * feedback
         for name, grad in grads.items():  # made above, so in place
-            grad.add_(params[name] * self.decay)
+            grad.add_(self.decay * params[name])
         return Update(grads, loss, logits, state_grads)
 
 
@@ -164,7 +167,7 @@ class DirectRandomTargetProjection(DirectFeedback):
             h, kept = block.forward(params, h, batch.mode)
             feedback = state[feedback_name(l)]
             targets = one_hot(batch.labels, network.classes, feedback.dtype)
-            signal = feedback_signal(targets / len(batch), feedback, network.block_shapes[l])
+            signal = feedback_signal(targets / len(batch), feedback)
             grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]
             del kept
         logits, kept = network.output.forward(params, h, batch.mode)

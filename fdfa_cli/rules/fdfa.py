@@ -28,7 +28,6 @@ Neural Networks 169 (2024), arXiv 2212.07282.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, ClassVar, Literal
@@ -38,10 +37,10 @@ from pydantic import Field
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.layers.memory import channels_last
+from fdfa_cli.network.layers.memory import channels_last, from_units, units
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
-from fdfa_cli.rules.base import Rule, Update, feedback_name
+from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal
 from fdfa_cli.rules.closed_form import as_linear, forward_pass, jacobians, samples_are_independent
 from fdfa_cli.streams import Draw, Shape
 from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
@@ -103,10 +102,12 @@ class PerturbedForward(Rule):
         return sides
 
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_l = 0, C×N_l; N_l counts patches where a block shares its perturbations."""
+        """F_l = 0, C×N_l with units in the block output's shape, of patches where it shares perturbations."""
         net = self.injected(network)
         return {
-            feedback_name(l): Draw((network.classes, math.prod(_coarse(shape, side))), "constant", 0.0)
+            feedback_name(l): Draw(
+                (network.classes, *_coarse(shape, side)), "constant", 0.0, channels_last=True
+            )
             for l, (shape, side) in enumerate(zip(net.block_shapes, self.patches(net), strict=True))
         }
 
@@ -117,7 +118,9 @@ class PerturbedForward(Rule):
         if self.perturb == "in_turn" and net.blocks:
             blocks = blocks[step % len(blocks) :][:1]
         return {
-            feedback_name(l): Draw((batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution)
+            feedback_name(l): Draw(
+                (batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution, channels_last=True
+            )
             for l in blocks
         }
 
@@ -139,7 +142,7 @@ class PerturbedForward(Rule):
 
         grads, _ = net.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
         for l, block in enumerate(net.blocks):
-            signal = _signal(error, state[names[l]], net.block_shapes[l], sides[l])
+            signal = _spread(feedback_signal(error, state[names[l]]), net.block_shapes[l], sides[l])
             grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
 
         jacobians = {}
@@ -147,7 +150,8 @@ class PerturbedForward(Rule):
             if d is None or name not in perturbations:
                 continue
             v = perturbations[name]
-            jacobians[name] = d.to(v.dtype).mT @ v.flatten(1) / len(batch)
+            outer = (d.to(v.dtype) / len(batch)).mT @ units(v)
+            jacobians[name] = from_units(outer, tuple(v.shape[1:]))
             if sides[l] > 1:  # a patch's sum was estimated; each of its positions receives the mean
                 jacobians[name] /= _positions(net.block_shapes[l], sides[l], v.device)
         return Update(grads, loss, logits), jacobians
@@ -256,12 +260,6 @@ def _spread(v: torch.Tensor, shape: Shape, side: int) -> torch.Tensor:
 
 @cache
 def _positions(shape: Shape, side: int, device: torch.device) -> torch.Tensor:
-    """Number of positions in each patch (N coarse units); fewer than side² in the last ones."""
-    ones = torch.ones(1, *shape, device=device)
-    coarse = F.avg_pool2d(ones, side, ceil_mode=True, divisor_override=1)
-    return coarse.flatten()
-
-
-def _signal(error: torch.Tensor, feedback: torch.Tensor, shape: Shape, side: int) -> torch.Tensor:
-    """G_l = E F_l (B, *shape), spread from patches to positions."""
-    return _spread((error @ feedback).view(len(error), *_coarse(shape, side)), shape, side)
+    """Number of positions in each patch (1×rows×columns of patches); fewer than side² in the last ones."""
+    ones = torch.ones(1, *shape[1:], device=device)
+    return F.avg_pool2d(ones, side, ceil_mode=True, divisor_override=1)

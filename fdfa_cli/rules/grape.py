@@ -14,6 +14,7 @@ Source: Caillon et al., "GrAPE", 2026 (no public code; written from the equation
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -42,7 +43,9 @@ class Grape(PerturbedForward):
 
     def state(self, network: Network) -> dict[str, Draw]:
         """F_l ~ N(0, 1), C×N_l."""
-        return {name: Draw(draw.shape, "gaussian") for name, draw in super().state(network).items()}
+        return {
+            name: replace(draw, law="gaussian", scale=1.0) for name, draw in super().state(network).items()
+        }
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """v_l; none at a calibration step."""

@@ -9,6 +9,7 @@ into this layout, and every layer keeps it, so that a signal made by a matrix pr
 from __future__ import annotations
 
 from fdfa_cli.lazy import torch
+from fdfa_cli.streams import Shape
 
 
 def channels_last(t: torch.Tensor) -> torch.Tensor:
@@ -21,3 +22,16 @@ def channels_last(t: torch.Tensor) -> torch.Tensor:
         return t
     b, c, h, w = t.shape
     return t.permute(0, 2, 3, 1).reshape(-1).view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def units(t: torch.Tensor) -> torch.Tensor:
+    """The units of each row of `t` (M, *shape) as a vector (M, N), in the order they have in memory."""
+    return t.permute(0, 2, 3, 1).flatten(1) if t.ndim == 4 else t.flatten(1)
+
+
+def from_units(rows: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """The inverse of `units`: (M, *shape) from (M, N); images with their channels last."""
+    if len(shape) != 3:
+        return rows.unflatten(1, shape)
+    channels, height, width = shape
+    return rows.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
