@@ -32,6 +32,6 @@ def units(t: torch.Tensor) -> torch.Tensor:
 def from_units(rows: torch.Tensor, shape: Shape) -> torch.Tensor:
     """The inverse of `units`: (M, *shape) from (M, N); images with their channels last."""
     if len(shape) != 3:
-        return rows.unflatten(1, shape)
+        return rows.view(-1, *shape)
     channels, height, width = shape
-    return rows.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+    return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)

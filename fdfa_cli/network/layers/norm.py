@@ -1,12 +1,12 @@
 """Normalisation, by the mean μ and variance s² of each channel or of each sample.
 
-Batch norm, per channel over batch and positions, in training:
+Batch norm, per channel over batch and positions, in training (see `normalise`):
 
     x̂ = (x − μ)/√(s² + ε),   y = γ x̂ + β
     dx = γ/√(s² + ε) · (dy − mean(dy) − x̂ mean(x̂ dy))
 
 The Jacobian of y with respect to x is symmetric, so the tangent is the same expression with dx in the
-place of dy: one fused kernel serves both derivatives.
+place of dy: one kernel serves both derivatives.
 
 Layer norm takes the means over all units of a sample, so γ, one a channel, no longer commutes with them.
 With S the Jacobian of x̂, symmetric again, y's cotangent becomes S(γ dy) and its tangent γ (S dx).
@@ -20,6 +20,7 @@ from typing import ClassVar, NamedTuple
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.normalise import normalise, normalise_vjp
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -73,9 +74,7 @@ class BatchNorm(Layer):
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
             return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
-        y, mean, rstd = torch.ops.aten.native_batch_norm(
-            x, weight, bias, None, None, True, self.momentum, self.eps
-        )
+        y, mean, rstd = normalise(x, weight, bias, self.eps)
         count = x.numel() // self.channels
         var = (rstd.pow(-2) - self.eps) * (count / max(count - 1, 1))
         mode.updates[self.key("running_mean")] = torch.lerp(running_mean, mean, self.momentum)
@@ -114,9 +113,11 @@ class BatchNorm(Layer):
         self, params: Tensors, saved: _Normalised, dy: torch.Tensor, mask: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x, mean, rstd, training = saved
-        running = (None, None) if training else (mean, rstd.pow(-2) - self.eps)
+        weight = params[self.key("weight")]
+        if training:
+            return normalise_vjp(dy, x, weight, mean, rstd, mask)
         result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_batch_norm_backward(
-            dy, x, params[self.key("weight")], *running, mean, rstd, training, self.eps, mask
+            dy, x, weight, mean, rstd.pow(-2) - self.eps, mean, rstd, False, self.eps, mask
         )
         return result
 
