@@ -19,12 +19,13 @@ class Elementwise(NamedTuple):
     """σ and its derivative.
 
     `times_derivative` is (g, s) ↦ g·σ'(x), where s is y if `from_output`, else x: one of the two suffices,
-    and the other may be freed.
+    and the other may be freed. `monotone`: σ never decreases.
     """
 
     value: Callable[[torch.Tensor], torch.Tensor]
     times_derivative: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     from_output: bool
+    monotone: bool = True
 
 
 LEAK = 0.01  # slope of leaky ReLU below zero, torch's default
@@ -54,6 +55,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
         lambda x: F.gelu(x),
         lambda g, x: torch.ops.aten.gelu_backward(g, x),
         from_output=False,
+        monotone=False,
     ),
     "softplus": Elementwise(
         lambda x: F.softplus(x),
@@ -70,6 +72,11 @@ class Activation(Layer):
 
     function: str = "relu"
     name: str = field(default="activation", kw_only=True)
+
+    @property
+    def monotone(self) -> bool:
+        """Whether σ never decreases."""
+        return ELEMENTWISE[self.function].monotone
 
     def out_shape(self, shape: Shape) -> Shape:
         """Unchanged."""

@@ -62,7 +62,7 @@ def normalise_vjp(
     scale = weight * rstd
     slope = -scale * rstd * grad_weight / count
     shift = -scale * grad_bias / count - slope * mean
-    dx = torch.addcmul(shift.repeat(k), rows, slope.repeat(k)).addcmul_(cotangents, scale.repeat(k))
+    dx = torch.addcmul(torch.addcmul(shift.repeat(k), rows, slope.repeat(k)), cotangents, scale.repeat(k))
     return _images(dx, x), grad_weight, grad_bias
 
 

@@ -6,6 +6,7 @@ A maximum's derivative picks the winners' entries, an average is linear.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import F, torch
@@ -48,6 +49,8 @@ class _Pool(Layer):
 @dataclass(frozen=True)
 class MaxPool2d(_Pool):
     """Maximum over windows; the first in row order wins a tie, as in torch."""
+
+    picks_maxima: ClassVar[bool] = True
 
     def forward(
         self, params: Tensors, x: torch.Tensor, mode: Mode
