@@ -107,7 +107,7 @@ def test_alignment_of_direct_feedback_equals_autograd(network):
     reference = Autograd(network, step)
     error = (reference.logits.softmax(1) - torch.eye(CLASSES)[step.labels].double()).detach() / len(step.x)
     for l in range(len(network.blocks)):
-        signal = (error @ step.state[f"feedback.{l}"]).view_as(reference.h[l])
+        signal = (error @ step.state[f"feedback.{l}"].flatten(1)).view_as(reference.h[l])
         aim, weights, goal = (
             reference.h[l].grad,
             reference.pulled(network, l, signal),
@@ -198,7 +198,7 @@ def test_feedback_is_compared_with_the_mean_own_jacobian(network):
     step = draw(rule_of("fdfa"), network)
     found = blocks.feedbacks(moment_of(rule_of("fdfa"), network, step))
     for l, j in enumerate(own_jacobians(network, step)):
-        feedback, mean = step.state[f"feedback.{l}"], j.mean(0)
+        feedback, mean = step.state[f"feedback.{l}"].flatten(1), j.mean(0)
         spread = (j - mean).square().sum() / j.square().sum()
         assert found[l] == pytest.approx(
             {

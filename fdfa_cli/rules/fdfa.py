@@ -161,7 +161,7 @@ class PerturbedForward(Rule):
         net, found = self.injected(network), {}
         for l, (shape, side) in enumerate(zip(net.block_shapes, self.patches(net), strict=True)):
             if shape == network.block_shapes[l]:
-                coarse = state[feedback_name(l)].reshape(-1, *_coarse(shape, side))
+                coarse = state[feedback_name(l)]
                 found[l] = _spread(coarse, shape, side).flatten(1)
         return found
 

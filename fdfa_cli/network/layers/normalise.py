@@ -67,9 +67,14 @@ def normalise_vjp(
 
 
 def _fold(x: torch.Tensor) -> int:
-    """How many positions make a row: a power of two that divides all; 1 leaves the work to torch."""
+    """How many positions make a row: a power of two that divides all; 1 leaves the work to torch.
+
+    As it is where autograd records, whose graph goes through torch's own kernel only.
+    """
     channels = x.shape[1]
-    if x.ndim < 4 or x.device.type != "cpu" or 2 * channels > WIDTH or x.dtype.itemsize < 4:
+    if x.ndim < 4 or 2 * channels > WIDTH or x.dtype.itemsize < 4:
+        return 1
+    if x.device.type != "cpu" or x.requires_grad:
         return 1
     return math.gcd(x.numel() // channels, 2 ** int(math.log2(WIDTH / channels)))
 
