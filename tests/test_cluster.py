@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from test_sweep import BASE, GRID, recipe, stopped, store, swept
+from test_tpe import PRUNED
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
@@ -155,7 +156,9 @@ def training(results: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alone):
-    file = recipe(tmp_path, GRID, BASE.replace("epochs: 2", "epochs: 200"))
+    # The first rung is long, the rest short: interrupted in the first, it goes on from rung to rung.
+    section = PRUNED.replace("rule: median", "rule: median, first: 100")
+    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 104"))
     results = tmp_path / "results"
     code, error = stopped(signal.SIGINT, file, results, "ray", 0)
     assert code == 130, error
@@ -163,9 +166,10 @@ def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alon
     runs = scan([results]).runs
     assert {run.status for run in runs} == {"interrupted"}
     assert all(run.checkpoint.exists() for run in runs)
-    code, content = swept(file, results, "--engine", "serial")
-    assert code == 0
-    assert content == swept(file, tmp_path / "whole", "--engine", "serial")[1]
+    command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results)]
+    done = subprocess.run([*command, "--engine", "ray"], capture_output=True, text=True, timeout=HANGS)
+    assert done.returncode == 0, done.stderr
+    assert store(results) == swept(file, tmp_path / "whole", "--engine", "serial")[1]
 
 
 @pytest.mark.slow

@@ -125,7 +125,8 @@ class Tpe(Options):
     """How a search by tree-structured Parzen estimators learns: in rounds, whoever trains them.
 
     A round is suggested from the results of all rounds before it, so it depends neither on the engine nor
-    on who was faster.
+    on who was faster. What changes these results, more seeds or a failed trial that is trained again,
+    changes the rounds to come.
     """
 
     startup: Annotated[int, Field(ge=1, description="configurations of the first round, drawn at random")] = (

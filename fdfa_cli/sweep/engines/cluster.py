@@ -71,7 +71,7 @@ class Cluster:
         with stopping() as stop:
             try:
                 while waiting or running:
-                    while waiting and len(running) < (self._limit or 2 * self._slots()):
+                    while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):
                         attempt = _Attempt(waiting.popleft())
                         digest = shipment.digest(attempt.jobs[0].recipe.data)
                         stream = task.remote(self._task(attempt.jobs, digest), desk)
