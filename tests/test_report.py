@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
+from stored import stored_run
 
 from fdfa_cli import cli
 from fdfa_cli.commands.report import Format, report
@@ -324,19 +325,59 @@ def test_on_a_terminal_statuses_are_coloured_and_no_text_is_read_as_markup(tmp_p
 # What is not a run
 
 
-def test_damaged_folders_are_named_on_stderr_and_the_rest_is_shown(tmp_path, capsys):
-    good, bad = store(tmp_path, 0), store(tmp_path, 1)
-    (bad / "run.json").write_text('{"schema": 1')
+VIEWS = {
+    "plain": [],
+    "columns": ["--columns", "run,optimizer.lr,network.hidden,curve", "--sort", "-seed"],
+    "groups": ["--group-by", "rule,network", "--metric", "test_accuracy,train_loss"],
+    "curves": ["--group-by", "rule", "--columns", "rule,n,curve"],
+    "epochs": ["--rows", "epochs"],
+    "diagnostics": ["--rows", "diagnostics"],
+}
+
+
+@pytest.mark.parametrize("format", Format)
+@pytest.mark.parametrize("view", VIEWS)
+def test_damaged_folders_are_named_on_stderr_and_the_rest_is_shown(tmp_path, capsys, view, format):
+    good = stored_run(tmp_path, "rule=bp", test_accuracy=0.875)
+    broken, other, without = (stored_run(tmp_path, f"rule={r}", second=9) for r in ("dfa", "fa", "drtp"))
+    (broken / "run.json").write_text('{"schema": 1')
+    (other / "run.json").write_text((other / "run.json").read_text().replace('"schema": 1', '"schema": 99'))
+    (without / "metrics.jsonl").unlink()
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "curve.svg").touch()
-    for format in Format:
-        assert cli.run(["report", str(tmp_path), "--format", format]) == 1
-        output = capsys.readouterr()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    assert cli.run(["report", str(tmp_path), "--format", format, *VIEWS[view]]) == 1
+    output = capsys.readouterr()
+    if view in ("groups", "curves"):
+        assert "bp" in output.out
+    elif view != "diagnostics":  # of which there are none
         assert good.name in output.out
-        assert bad.name not in output.out
-        assert f"{bad}/run.json: not JSON" in output.err
-        assert f"{tmp_path}/plots: neither a run nor a folder of runs" in output.err
-        assert "Traceback" not in output.err
+    assert not any(path.name in output.out for path in (broken, other, without))
+    for said in (
+        f"{broken}/run.json: not JSON",
+        f"{other}/run.json: schema 99; this version reads 1",
+        f"{without}: metrics.jsonl missing",
+        f"{tmp_path}/plots: neither a run nor a folder of runs",
+        f"{tmp_path}/loop: a symbolic link that loops",
+        f"{tmp_path}/nowhere: a symbolic link that leads nowhere",
+    ):
+        assert said in output.err
+    assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize(
+    ("file", "view"), [("metrics.jsonl", "curves"), ("metrics.jsonl", "epochs"), ("recipe.yaml", "columns")]
+)
+def test_a_file_that_is_only_opened_for_some_views_is_named_when_it_is(tmp_path, capsys, file, view):
+    good, bad = stored_run(tmp_path, "rule=bp"), stored_run(tmp_path, "rule=dfa", second=1)
+    (bad / file).write_text("[1\n[2\n")
+    assert cli.run(["report", str(tmp_path)]) == 0
+    assert bad.name in capsys.readouterr().out
+    assert cli.run(["report", str(tmp_path), *VIEWS[view]]) == 1
+    output = capsys.readouterr()
+    assert ("bp" if view == "curves" else good.name) in output.out
+    assert output.err.count(f"{bad}/{file}:") == 1
 
 
 def test_nothing_but_damage_is_no_empty_store(tmp_path, capsys):
@@ -379,18 +420,23 @@ def test_a_path_that_is_not_there_is_a_usage_error(tmp_path):
 
 def every_format(*paths: Path, **environment: str) -> str:
     """What the report says of `paths` in each format, and which heavy modules it loaded."""
-    code = """import sys
-from pathlib import Path
-from fdfa_cli.commands.report import Format, report
+    code = f"""import sys
+from fdfa_cli import cli
+from fdfa_cli.commands.report import Format
 for format in Format:
-    report(list(map(Path, sys.argv[1:])), format=format)
-print(sorted({"torch", "numpy", "torchvision", "scipy"} & set(sys.modules)))"""
+    for view in {list(VIEWS.values())}:
+        assert cli.run(["report", *sys.argv[1:], "--format", format, *view]) == 0
+print(sorted({{"torch", "numpy", "torchvision", "scipy"}} & set(sys.modules)))"""
     here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | environment
     return subprocess.check_output([sys.executable, "-c", code, *map(str, paths)], env=here, text=True)
 
 
 def test_reports_of_the_same_runs_are_byte_identical(tmp_path):
-    paths = mixed(tmp_path)
+    paths = [
+        stored_run(tmp_path, f"rule={rule}", f"training.seed={seed}", status=status, second=seed)
+        for rule in ("bp", "dfa")
+        for seed, status in enumerate(("completed", "failed", "completed", "diverged", "completed"))
+    ]
     random.Random(0).shuffle(paths)
     one = every_format(tmp_path, PYTHONHASHSEED="1")
     assert one == every_format(tmp_path, PYTHONHASHSEED="2")
@@ -398,7 +444,7 @@ def test_reports_of_the_same_runs_are_byte_identical(tmp_path):
 
 
 def test_the_report_does_not_import_torch(tmp_path):
-    mixed(tmp_path)
+    stored_run(tmp_path, "rule=bp")
     assert every_format(tmp_path).splitlines()[-1] == "[]"
 
 

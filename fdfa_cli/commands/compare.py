@@ -133,7 +133,7 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
 
 
 def _print_trials(tasks: list[Task]) -> None:
-    from fdfa_cli.commands.report import show
+    from fdfa_cli.report.console import show
     from fdfa_cli.report.tables import Column, Table
     from fdfa_cli.sweep.view import label
 
@@ -148,9 +148,9 @@ def _print_trials(tasks: list[Task]) -> None:
 
 
 def _show(summaries: list[tuple[Summary, dict[str, Any] | None]], format: Format) -> None:
-    from fdfa_cli.commands.report import show
     from fdfa_cli.compare import table
     from fdfa_cli.report import export
+    from fdfa_cli.report.console import show
     from fdfa_cli.report.tables import printable
 
     if format in (Format.json, Format.csv):

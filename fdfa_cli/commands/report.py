@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from fdfa_cli.errors import RunDamaged
     from fdfa_cli.report.facts import Facts
     from fdfa_cli.report.query import Query
-    from fdfa_cli.report.tables import Table
     from fdfa_cli.runs import Run
 
 DEFAULT = Path("results")
@@ -74,12 +74,19 @@ def report(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it all on one page that needs no network.")
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write every number there for TensorBoard.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Follow what is being trained, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show stored runs, one row each, or groups of them; trains nothing.
 
     A name is a column of the table, a number that a run ended with, or a key of its recipe (optimizer.lr).
     A folder that cannot be read is named on stderr, the others are shown, and the exit code is 1.
     """
+    from fdfa_cli.errors import UsageError
     from fdfa_cli.report.query import Query
     from fdfa_cli.report.select import Condition, SortKey
 
@@ -91,9 +98,18 @@ def report(
         columns=_names("--columns", columns),
         rows=rows,
     )
+    if tensorboard is not None:
+        from fdfa_cli.runs.events import prepare
+
+        prepare(tensorboard)
+    if watch:
+        if format is not Format.table or plots is not None or html is not None:
+            raise UsageError("--watch follows the table: it excludes --format, --plots and --html")
+        _watch(paths or [], query, tensorboard)
+        return
     gc.disable()  # what is read is needed to the end; looking for garbage in it takes a fifth of the time
     try:
-        _report(paths or [], query, format, plots, html)
+        _report(paths or [], query, format, plots, html, tensorboard)
     finally:
         gc.enable()
 
@@ -110,10 +126,17 @@ def _names(option: str, text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _report(paths: list[Path], query: Query, format: Format, plots: Path | None, html: Path | None) -> None:
-    from fdfa_cli.errors import RunDamaged
+def _report(
+    paths: list[Path],
+    query: Query,
+    format: Format,
+    plots: Path | None,
+    html: Path | None,
+    tensorboard: Path | None,
+) -> None:
     from fdfa_cli.report import export
     from fdfa_cli.report.answer import answer
+    from fdfa_cli.report.console import show
     from fdfa_cli.report.facts import Facts
     from fdfa_cli.report.select import select, why_none
     from fdfa_cli.runs import Scan, scan
@@ -141,9 +164,49 @@ def _report(paths: list[Path], query: Query, format: Format, plots: Path | None,
     if (plots or html) and chosen:
         _draw(facts, chosen, found.damaged, query, plots, html)
     damaged = [*found.damaged, *facts.damaged]
-    if damaged:
+    if tensorboard is not None:
+        damaged += _export(chosen, tensorboard)
+    _name_damaged(damaged)
+
+
+def _watch(paths: list[Path], query: Query, tensorboard: Path | None) -> None:
+    """Follow the runs until Ctrl-C, which ends nothing before its time, and so is no failure."""
+    from fdfa_cli.errors import Interrupted
+    from fdfa_cli.report.follow import Follower, Look
+    from fdfa_cli.report.watch import watch
+
+    damaged: list[RunDamaged] = []
+
+    def see(look: Look) -> None:
+        broken = _export(look.changed, tensorboard) if tensorboard is not None else []
+        damaged[:] = [*look.damaged, *broken]
+
+    with suppress(Interrupted):
+        watch(Follower(paths or [DEFAULT], query, wait=not paths), query, see)
+    _name_damaged(damaged)
+
+
+def _export(runs: Iterable[Run], folder: Path) -> list[RunDamaged]:
+    """Write `runs` for TensorBoard; returns an error for each that cannot be read."""
+    from fdfa_cli.errors import RunDamaged
+    from fdfa_cli.runs.events import export
+
+    damaged = []
+    for run in runs:
+        try:
+            export(run, folder)
+        except RunDamaged as error:
+            damaged.append(error)
+    return damaged
+
+
+def _name_damaged(damaged: list[RunDamaged]) -> None:
+    from fdfa_cli.errors import RunDamaged
+
+    messages = dict.fromkeys(map(str, damaged))
+    if messages:
         sys.stdout.flush()
-        raise RunDamaged("these could not be read:\n" + "\n".join(f"  {error}" for error in damaged))
+        raise RunDamaged("these could not be read:\n" + "\n".join(f"  {message}" for message in messages))
 
 
 def _draw(
@@ -172,23 +235,3 @@ def _draw(
         except OSError as error:
             raise UsageError(f"cannot write {html}: {error.strerror}") from error
         typer.echo(f"{html}: open it in a browser", err=True)
-
-
-def show(table: Table) -> None:
-    """Print `table` on stdout: to fit a terminal, or for a pipe with a line a row."""
-    from fdfa_cli.report import terminal
-
-    if not sys.stdout.isatty():
-        sys.stdout.write(terminal.for_pipe(table))
-        return
-    from rich.console import Console
-    from rich.segment import Segment, Segments
-
-    console = Console()
-    style_of = cache(console.get_style)
-    pieces = [
-        Segment(text, style_of(style))
-        for line in terminal.for_terminal(table, console.width)
-        for text, style in [*line, ("\n", "")]
-    ]
-    console.print(Segments(pieces), soft_wrap=True, end="")

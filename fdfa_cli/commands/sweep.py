@@ -92,7 +92,7 @@ def sweep(
 
 
 def _print_trials(plan: Plan, store: Store) -> None:
-    from fdfa_cli.commands.report import show
+    from fdfa_cli.report.console import show
     from fdfa_cli.report.tables import Column, Table
     from fdfa_cli.sweep.table import plain
 
@@ -113,8 +113,8 @@ def _print_trials(plan: Plan, store: Store) -> None:
 
 def _finish(plan: Plan, store: Store, recipe: str, given: list[str]) -> int:
     """Print and store what was found; returns how many trials failed or diverged."""
-    from fdfa_cli.commands.report import show
     from fdfa_cli.recipe.write import dump
+    from fdfa_cli.report.console import show
     from fdfa_cli.runs import atomic_write
     from fdfa_cli.runs.files import dump_json
     from fdfa_cli.sweep import table

@@ -31,6 +31,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write every epoch there for TensorBoard, too.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     plugin: PluginOption = None,
 ) -> None:
@@ -42,6 +45,10 @@ def train(
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.train import launch
 
+    if tensorboard is not None:
+        from fdfa_cli.runs.events import prepare
+
+        prepare(tensorboard)
     for file in plugin or []:
         load_plugin(file)
     options = {"seed": seed, "device": device, "precision": precision, "threads": threads}
@@ -52,9 +59,9 @@ def train(
         keys = {flag.partition("=")[0] for flag in flags} - {"training.device", "training.threads"}
         if keys:
             raise UsageError(f"--resume RUN cannot change {', '.join(sorted(keys))}: it would be another run")
-        path = launch.resume(resume, flags, quiet)
+        path = launch.resume(resume, flags, quiet, tensorboard)
     elif recipe is None:
         raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
     else:
-        path = launch.start(recipe, [*(overrides or []), *flags], results, quiet)
+        path = launch.start(recipe, [*(overrides or []), *flags], results, quiet, tensorboard)
     typer.echo(path)

@@ -79,6 +79,7 @@ def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
 
 def _train(trials: list[Trial], names: Mapping[str, str], runner: Runner) -> None:
     tally = Tally(len(trials))
+    runner.store.announce([trial.identity for trial in trials], tally.total)
     missing = {job.identity for job in runner.store.jobs(trials)}
     for trial in trials:
         result = runner.store.get(trial)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -28,19 +29,35 @@ _EXECUTION_LINES = re.compile(rf"(?m)^  (?:{'|'.join(sorted(EXECUTION_FIELDS))})
 T = TypeVar("T")
 
 
-class Facts:
-    """What is known of some `runs`; files that cannot be read on the way are kept in `damaged`."""
+@dataclass
+class _Known:
+    """What was read of one run."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    values: dict[str, Value] | None = None
+    text: str | None = None
+    choices: dict[str, Any] | None = None
+    rows: list[dict[str, Any]] | None = None
+    damaged: list[RunDamaged] = field(default_factory=list)
+
+
+class Facts:
+    """What is known of some `runs`; files that cannot be read on the way are kept in `damaged`.
+
+    With `before`, what that already knew of the same runs is not read again.
+    """
+
+    def __init__(self, runs: Sequence[Run], before: Facts | None = None) -> None:
         self.runs = runs
-        self._damaged: dict[str, RunDamaged] = {}
-        self._values: dict[int, dict[str, Value]] = {}
-        self._parsed: dict[str, dict[str, Any]] = {}
+        self._known: dict[Run, _Known] = {}
+        if before is not None:
+            self._known |= {run: before._known[run] for run in runs if run in before._known}
+        self._parsed: dict[str, dict[str, Any]] = before._parsed if before else {}
 
     @property
     def damaged(self) -> list[RunDamaged]:
         """Why files of runs could not be read, sorted."""
-        return [self._damaged[message] for message in sorted(self._damaged)]
+        found = {str(error): error for known in self._known.values() for error in known.damaged}
+        return [found[message] for message in sorted(found)]
 
     def get(self, run: Run, name: str) -> Value:
         """The value of `name` for `run`; None where it has none. A section alone means its name."""
@@ -52,25 +69,41 @@ class Facts:
 
     def values(self, run: Run) -> dict[str, Value]:
         """All that run.json says of `run`."""
-        if id(run) not in self._values:
-            self._values[id(run)] = _values(run)
-        return self._values[id(run)]
+        known = self._of(run)
+        if known.values is None:
+            known.values = _values(run)
+        return known.values
 
     def choices(self, run: Run) -> dict[str, Any]:
         """Every value of the recipe of `run` by its dotted key; nothing where it cannot be read."""
-        text = self.attempt(run.recipe_text, "")
-        key = _without(_SEED_LINE, text)
-        if key not in self._parsed:
-            self._parsed[key] = self.attempt(lambda: _flat(_parse(run, text)), {}) if text else {}
-        return self._parsed[key] | {SEED: run.record.facts["seed"]} if self._parsed[key] else {}
+        known = self._of(run)
+        if known.choices is None:
+            text = self.recipe_text(run)
+            key = _without(_SEED_LINE, text)
+            if key not in self._parsed and text:
+                self._attempt(run, lambda: self._parsed.update({key: _flat(_parse(run, text))}), None)
+            common = self._parsed.get(key)
+            known.choices = common | {SEED: run.record.facts["seed"]} if common else {}
+        return known.choices
+
+    def recipe_text(self, run: Run) -> str:
+        """The resolved recipe of `run` as it is stored; empty where it cannot be read."""
+        known = self._of(run)
+        if known.text is None:
+            known.text = self._attempt(run, run.recipe_text, "")
+        return known.text
 
     def configuration(self, run: Run) -> str:
         """The recipe of `run` without its seed and without where it computes: equal for runs to average."""
-        return _without(_EXECUTION_LINES, _without(_SEED_LINE, self.attempt(run.recipe_text, "")))
+        return _without(_EXECUTION_LINES, _without(_SEED_LINE, self.recipe_text(run)))
 
     def rows(self, run: Run) -> list[dict[str, Any]]:
         """The metrics of `run`, a row an epoch; none where they cannot be read."""
-        return self.attempt(run.metrics, [])
+        known = self._of(run)
+        if known.rows is None:
+            nothing: list[dict[str, Any]] = []
+            known.rows = self._attempt(run, run.metrics, nothing)
+        return known.rows
 
     def check(self, names: Iterable[str], also: Sequence[str] = ()) -> None:
         """Raise `UsageError`, with the nearest name there is, for one that no run has a value of.
@@ -100,12 +133,15 @@ class Facts:
         whole = all(isinstance(value, int) for value in values)
         return Column(name, title, "count" if whole else "number", choice, _best(name))
 
-    def attempt(self, read: Callable[[], T], otherwise: T) -> T:
+    def _of(self, run: Run) -> _Known:
+        return self._known.setdefault(run, _Known())
+
+    def _attempt(self, run: Run, read: Callable[[], T], otherwise: T) -> T:
         """What `read` returns; `otherwise` where it finds damage, which is kept."""
         try:
             return read()
         except RunDamaged as error:
-            self._damaged.setdefault(str(error), error)
+            self._of(run).damaged.append(error)
             return otherwise
 
     @cached_property

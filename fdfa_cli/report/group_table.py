@@ -76,7 +76,8 @@ def _column(facts: Facts, name: str, by: Sequence[str]) -> Column:
     column = facts.column(name)
     if name in by:
         return replace(column, choice=True)
-    if column.kind == "text" or not any(name in run.record.summary for run in facts.runs):
+    ends_with = not column.choice or any(name in run.record.summary for run in facts.runs)
+    if column.kind == "text" or not ends_with:
         raise UsageError(
             f"{name} is no figure that runs end with, so groups have no mean of it: add it to --group-by"
         )
@@ -93,8 +94,9 @@ def _shared(groups: Sequence[Group], query: Query) -> str:
             parts.append(f"{name} {found.pop()}")
     seeds = {tuple(sorted(run.record.facts["seed"] for run in group.completed)) for group in groups}
     if "seed" not in query.by and len(seeds) == 1 and (common := seeds.pop()):
-        run = common == tuple(range(common[0], common[0] + len(common))) and len(common) > 1
-        parts.append(f"seeds {f'{common[0]}-{common[-1]}' if run else ', '.join(map(str, common))}")
+        whole = len(common) > 1 and common == tuple(range(common[0], common[-1] + 1))
+        listed = f"{common[0]}-{common[-1]}" if whole else ", ".join(map(str, common))
+        parts.append(f"{'seeds' if len(common) > 1 else 'seed'} {listed}")
     return "   ".join(parts)
 
 
@@ -105,13 +107,15 @@ def _notes(groups: Sequence[Group], query: Query, means: Sequence[str]) -> list[
         found.append("± 95 % Student-t interval over the completed runs of a group")
     if means and any(n < FEWEST for n in counts):
         found.append(f"no interval below {FEWEST} runs: so few say nothing of their spread")
+    for mixed in dict.fromkeys(group.mixed for group in groups if group.mixed and means):
+        names = [_name(group, query) for group in groups if group.mixed == mixed]
+        which = "; ".join(names) if len(names) <= 3 else f"{len(names)} of {len(groups)} groups"
+        settings = ", ".join(mixed[:6]) + (", …" if len(mixed) > 6 else "")
+        found.append(
+            f"{which}: runs differ in more than their seed ({settings}), so no interval; "
+            "add that to --group-by, or choose by --where"
+        )
     for group in groups:
-        if group.mixed and means:
-            settings = ", ".join(group.mixed[:6]) + (", …" if len(group.mixed) > 6 else "")
-            found.append(
-                f"{_name(group, query)}: runs differ in more than their seed ({settings}), so no interval; "
-                "add that to --group-by, or choose by --where"
-            )
         for name in means:
             figure = group.figure(name)
             if (n := figure.n if figure else 0) < len(group.completed):

@@ -40,8 +40,8 @@ def for_terminal(table: Table, width: int) -> list[Line]:
     table = table.keep([i for i in range(len(table.columns)) if i not in shared])
     grids = (_Grid(table, short, below) for short, below in ((False, False), (True, False), (True, True)))
     body = next((grid.lines() for grid in grids if grid.width() <= width), None) or _lists(table)
-    above = _wrapped([constants], width) if constants else []
-    below = _wrapped([printable(note) for note in table.notes], width)
+    above = wrapped([constants], width) if constants else []
+    below = wrapped([printable(note) for note in table.notes], width)
     return [*above, *([[]] if above else []), *body, *([[]] if below else []), *below]
 
 
@@ -107,7 +107,7 @@ def _lists(table: Table) -> list[Line]:
     return lines
 
 
-def _wrapped(texts: Sequence[str], width: int) -> list[Line]:
+def wrapped(texts: Sequence[str], width: int) -> list[Line]:
     """`texts` broken between words, never inside the name of a run."""
     wrapper = textwrap.TextWrapper(
         width, subsequent_indent=GAP, break_long_words=False, break_on_hyphens=False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,14 +23,18 @@ class Scan(NamedTuple):
     damaged: list[RunDamaged]
 
 
-def scan(paths: Iterable[Path]) -> Scan:
+#: Reads the run in a folder in which there are certain names; raises `RunDamaged`.
+Reader = Callable[[Path, set[str]], Run]
+
+
+def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
     """Every run in or under `paths`, each once, however many links lead to it.
 
-    Reads one small file a run (and the metrics of those that are not finished). Hidden folders and
+    `read` opens one small file a run (and the metrics of those that are not finished). Hidden folders and
     files beside runs are passed over; an empty folder is one being created. Raises `UsageError` where one
     of `paths` is no folder.
     """
-    walk = _Walk()
+    walk = _Walk(read)
     for path in paths:
         if not path.is_dir():
             raise no_such_folder(path)
@@ -50,7 +54,8 @@ def by_identity(runs: Iterable[Run]) -> dict[str, Run]:
 class _Walk:
     """A walk through folders, depth first; `kinds` knows by their real paths those it has entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Reader) -> None:
+        self.open = read
         self.runs: list[Run] = []
         self.damaged: list[RunDamaged] = []
         self.kinds: dict[str, Kind | None] = {}
@@ -91,7 +96,7 @@ class _Walk:
 
     def _read(self, folder: Path, names: set[str]) -> Kind:
         try:
-            self.runs.append(Run.read(folder, names))
+            self.runs.append(self.open(folder, names))
         except RunDamaged as error:
             self.damaged.append(error)
         return "ours"

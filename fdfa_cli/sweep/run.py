@@ -108,6 +108,7 @@ class _Sweeping:
         active = [c for c in plan.configurations if c.trials[0].identity not in self._owner]
         self._owner |= {trial.identity: c for c in active for trial in c.trials}
         self._tally.total = len(self._owner) + plan.left * len(plan.seeds)
+        self._store.announce(self._owner, self._tally.total)
         for trial in _trials(active):
             result = self._store.get(trial)
             if result is not None and not self._store.jobs([trial]):

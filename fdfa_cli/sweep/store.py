@@ -12,12 +12,31 @@ from typing import Any
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.runs import Run, Status, by_identity, iter_metrics, scan
-from fdfa_cli.runs.files import lock
+from fdfa_cli.runs.files import atomic_write, dump_json, load_json, lock
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.plan import Trial
 
 #: Seconds that workers whose driver was killed get to notice and to checkpoint.
 PATIENCE = 60.0
+#: The file that says what a sweep or a comparison trains; hidden, since it is no result.
+ANNOUNCEMENT = ".plan.json"
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """How many runs a sweep or comparison trains in all, and the identities of those known so far."""
+
+    total: int
+    identities: frozenset[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Announcement | None:
+        """What was last announced in `folder`; None where nothing (readable) was."""
+        try:
+            content = load_json((folder / ANNOUNCEMENT).read_bytes())
+            return cls(int(content["total"]), frozenset(content["identities"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +126,11 @@ class Store:
             return result.summary.get(metric) if result.epochs == epoch else None
         row = next((row for row in iter_metrics(result.path) if row["epoch"] == epoch), {})
         return row.get(metric)
+
+    def announce(self, identities: Iterable[str], total: int) -> None:
+        """Leave word for readers of what is being trained here: `total` runs, of which some are known."""
+        content = dump_json({"total": total, "identities": list(identities)})
+        atomic_write(self.folder / ANNOUNCEMENT, content + b"\n")
 
     def _job(self, trial: Trial, until: int | None) -> Job:
         result = self.get(trial)

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import Resolved, read, resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
-from fdfa_cli.runs import Run
+from fdfa_cli.runs import Run, events
 from fdfa_cli.train.loop import fit, prepare
-from fdfa_cli.train.progress import for_terminal
+from fdfa_cli.train.progress import Then, for_terminal
 
 
-def start(name: str, overrides: Sequence[str], results: Path, quiet: bool = False) -> Path:
+def start(
+    name: str, overrides: Sequence[str], results: Path, quiet: bool = False, tensorboard: Path | None = None
+) -> Path:
     """Train the recipe `name` under `overrides` in a new run folder of `results`; returns the folder.
 
+    Every epoch also goes to the folder `tensorboard`, where one is given.
     Raises `RecipeError` and the other usage errors before anything is written, `Diverged` and
     `Interrupted` with everything up to then stored.
     """
@@ -32,11 +36,13 @@ def start(name: str, overrides: Sequence[str], results: Path, quiet: bool = Fals
     recipe = resolved.recipe.single()
     environment = environment_of(recipe)
     with Run.create(results, dump(recipe), facts(recipe), sys.argv, environment) as run:
-        _train(recipe, run, quiet, resuming=False)
+        _train(recipe, run, quiet, False, tensorboard)
     return run.path
 
 
-def resume(path: Path, overrides: Sequence[str], quiet: bool = False) -> Path:
+def resume(
+    path: Path, overrides: Sequence[str], quiet: bool = False, tensorboard: Path | None = None
+) -> Path:
     """Continue the run at `path` from its last checkpoint; a completed run is left as it is.
 
     `overrides` may only change where and how fast it computes (device, threads).
@@ -48,7 +54,7 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool = False) -> Path:
         return path
     with Run.resume(path, sys.argv, environment_of(recipe)) as run:
         run.update("running")
-        _train(recipe, run, quiet, resuming=True)
+        _train(recipe, run, quiet, True, tensorboard)
     return path
 
 
@@ -63,12 +69,26 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool) -> None:
-    with stopping() as stop, for_terminal(quiet) as progress:
-        summary = fit(recipe, run, data_root(), progress, stop, resuming)
-    run.update("completed", **summary)
+def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool, tensorboard: Path | None) -> None:
+    with _exporting(run, tensorboard) as export, stopping() as stop, for_terminal(quiet) as progress:
+        summary = fit(recipe, run, data_root(), Then(progress, export), stop, resuming)
+        run.update("completed", **summary)
     if not quiet:
         print(f"test accuracy {summary['test_accuracy']:.2%}", file=sys.stderr)
+
+
+@contextmanager
+def _exporting(run: Run, folder: Path | None) -> Iterator[Callable[[], None]]:
+    """Gives what brings `folder` up to what is stored of `run`; done once more, however the run ends."""
+    if folder is None:
+        yield lambda: None
+        return
+    export = partial(events.export, run, folder)
+    export()
+    try:
+        yield export
+    finally:
+        export()
 
 
 def environment_of(recipe: Recipe) -> dict[str, Any]:

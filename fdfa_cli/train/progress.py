@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -53,6 +54,26 @@ class Quiet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing."""
+
+
+class Then(Quiet):
+    """Another progress, and after each of its epochs something to be done."""
+
+    def __init__(self, shown: Progress, after: Callable[[], None]) -> None:
+        self._shown, self._after = shown, after
+
+    def start(self, recipe: Recipe, session: Session) -> None:
+        """As shown."""
+        self._shown.start(recipe, session)
+
+    def step(self, session: Session) -> None:
+        """As shown."""
+        self._shown.step(session)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Show the epoch, then act."""
+        self._shown.epoch(row)
+        self._after()
 
 
 class Lines(Quiet):

@@ -34,7 +34,7 @@ def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block
     else:
         train = f"for seed in {' '.join(map(str, seeds))}; do fdfa train {FILE} --seed $seed{tail}; done"
     return [
-        Block(f"Save this recipe as {FILE}", facts.attempt(runs[0].recipe_text, "")),
+        Block(f"Save this recipe as {FILE}", facts.recipe_text(runs[0])),
         Block("and train it again", train),
         trained_by,
     ]
