@@ -9,6 +9,8 @@ of FDFA. The feedback learns directions only: for every column k (one hidden uni
 Every `calibrate_every` batches (0: never), the step is one of true backprop instead.
 The output layer is exact. One forward pass with a tangent, all activations kept, as in FDFA. Random: v, and
 the initial F ~ N(0, 1).
+On MNIST (mnist/compare, 3 paired seeds) it ends 0.01 ± 0.07 points above dfa: two hidden blocks of 800 units
+learn as well from fixed feedback.
 Source: Caillon et al., "GrAPE", 2026 (no public code; written from the equations).
 """
 

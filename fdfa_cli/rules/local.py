@@ -14,6 +14,9 @@ cut off from one another, so each block's estimate has the law that a u of its o
 
 One forward pass; each block's activations are freed before the next block runs, so that peak memory does not
 grow with depth but for the parameters, their gradients, and v (`python benchmarks/memory.py`).
+
+With two hidden blocks there is little to gain from local losses: on MNIST (mnist/compare, 3 paired seeds)
+lg-fg-a ends 0.17 ± 0.29 points above fg-a.
 Sources: Belilovsky, Eickenberg & Oyallon, ICML 2019 (lg-bp); Ren, Kornblith, Liao & Hinton, ICLR 2023,
 arXiv 2210.03310 (lg-fg-a, lg-fg-w).
 """
