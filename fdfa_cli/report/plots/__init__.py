@@ -7,10 +7,12 @@ width, and returns a `Picture`, or raises `DoesNotApply` with the reason.
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, Plot
 from fdfa_cli.report.plots.curves import accuracy_over_time, learning_curves
 from fdfa_cli.report.plots.material import Material
+from fdfa_cli.report.plots.ranking import ranking
 from fdfa_cli.report.plots.sweeps import interaction, response
 
 #: In the order of a report.
 PLOTS = (
+    Plot("ranking", "Results at the end of training", ranking),
     Plot("learning-curves", "Learning curves", learning_curves),
     Plot("accuracy-over-time", "Accuracy against training time", accuracy_over_time),
     Plot("sweep-response", "Response to swept parameters", response),

@@ -20,7 +20,7 @@ def learning_curves(material: Material, width: float) -> Picture:
     metric = _metric(material)
     panels = _panels(material, metric, lambda rows: [float(row["epoch"]) for row in rows])
     return Picture(
-        lines(panels, "epoch", phrase(metric), width), _caption(material, panels, "Mean over seeds")
+        lines(panels, "epoch", phrase(metric), width), _caption(material, panels, "Mean over runs")
     )
 
 
@@ -41,7 +41,7 @@ def accuracy_over_time(material: Material, width: float) -> Picture:
         return list(itertools.accumulate(row.get("train_seconds") or 0.0 for row in rows))
 
     panels = _panels(material, metric, seconds)
-    caption = _caption(material, panels, "Mean over seeds of both axes; evaluation not counted")
+    caption = _caption(material, panels, "Mean over runs of both axes; evaluation not counted")
     return Picture(lines(panels, "seconds of training (s)", phrase(metric), width), caption)
 
 
