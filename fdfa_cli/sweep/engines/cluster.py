@@ -26,6 +26,7 @@ from fdfa_cli.train.launch import stopping
 
 if TYPE_CHECKING:
     import ray
+    from ray.exceptions import RayError
 
     Stream = Any  # of News: ray.ObjectRefGenerator
 
@@ -60,43 +61,30 @@ class Cluster:
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import RayError
 
         shipment = Shipment.of(jobs)
         desk = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Desk).remote(shipment.files)
         task = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(_task)
-        waiting = deque([job] for job in jobs)
-        lost: Counter[str] = Counter()
+        waiting: deque[Sequence[Job]] = deque([job] for job in jobs)
         running: dict[Stream, _Attempt] = {}
+        losses: Counter[str] = Counter()
         with stopping() as stop:
             try:
                 while waiting or running:
                     while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):
                         attempt = _Attempt(waiting.popleft())
                         digest = shipment.digest(attempt.jobs[0].recipe.data)
-                        stream = task.remote(self._task(attempt.jobs, digest), desk)
-                        running[stream] = attempt
+                        running[task.remote(self._task(attempt.jobs, digest), desk)] = attempt
                     for stream in self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]:
-                        attempt = running[stream]
                         try:
-                            outcome = attempt.take(self._ray.get(next(stream)))
+                            outcome = running[stream].take(self._ray.get(next(stream)))
                         except StopIteration:
                             del running[stream]
-                        except RayTaskError as error:
-                            del running[stream]
-                            yield from attempt.failed(_explained(error))
                         except RayError as error:
-                            del running[stream]
-                            with suppress(RayError):  # it may only be out of reach
-                                self._ray.cancel(stream, force=True)
-                            for job in attempt.lost(_first_line(error)):
-                                lost[job.identity] += 1
-                                if lost[job.identity] < ATTEMPTS:
-                                    waiting.append([job])
-                                else:
-                                    yield from _Attempt([job]).failed(
-                                        f"lost {ATTEMPTS} times: {_first_line(error)}"
-                                    )
+                            outcomes, again = self._gone(stream, running.pop(stream), error, losses)
+                            waiting += [[job] for job in again]
+                            yield from outcomes
                         else:
                             if outcome is not None:
                                 yield outcome
@@ -104,6 +92,26 @@ class Cluster:
                         raise Interrupted("interrupted")
             finally:
                 self._wind_up(desk, running)
+
+    def _gone(
+        self, stream: Stream, attempt: _Attempt, error: RayError, losses: Counter[str]
+    ) -> tuple[list[Outcome], list[Job]]:
+        """What becomes of a task's jobs that are still open: those that fail, and those to train again.
+
+        One at a time from then on, for it may be one of them that takes its machine with it.
+        """
+        from ray.exceptions import RayError, RayTaskError
+
+        if isinstance(error, RayTaskError):  # nothing was lost, the task itself went wrong
+            return attempt.failed(_explained(error)), []
+        with suppress(RayError):  # it may only be out of reach
+            self._ray.cancel(stream, force=True)
+        reason = _first_line(error)
+        jobs = attempt.lost(reason)
+        losses.update(job.identity for job in jobs)
+        given_up = [job for job in jobs if losses[job.identity] >= ATTEMPTS]
+        failed = _Attempt(given_up).failed(f"lost {ATTEMPTS} times: {reason}")
+        return failed, [job for job in jobs if losses[job.identity] < ATTEMPTS]
 
     def _task(self, jobs: Sequence[Job], digest: str) -> Task:
         return Task(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)
@@ -172,10 +180,9 @@ class _Attempt:
             del self._open[news.position]
         return outcome
 
-    def failed(self, reason: str) -> Iterator[Outcome]:
+    def failed(self, reason: str) -> list[Outcome]:
         """The outcomes of the jobs that are still open, which fail for `reason`."""
-        for copy in self._open.values():
-            yield copy.close(End("failed", reason, {}))
+        return [copy.close(End("failed", reason, {})) for copy in self._open.values()]
 
     def lost(self, reason: str) -> list[Job]:
         """The jobs that are still open, to train again; their runs are interrupted for `reason`."""

@@ -137,7 +137,8 @@ class Copy:
         with self._run or self._open({}) as run:
             run.update(end.status, end.error, **end.summary)
         self._run = None
-        return Outcome(replace(self.job, run=run.path), run.path, run.status, run.record.error)
+        error = None if run.status == "interrupted" else run.record.error
+        return Outcome(replace(self.job, run=run.path), run.path, run.status, error)
 
     def _open(self, environment: Mapping[str, Any]) -> Run:
         job = self.job

@@ -25,7 +25,7 @@ from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.news import News, Reporter
-from fdfa_cli.sweep.engines.work import work
+from fdfa_cli.sweep.engines.work import work_stacked
 
 #: Seconds between two looks at what has changed.
 PATIENCE = 0.5
@@ -33,11 +33,11 @@ PATIENCE = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """Jobs to train on another machine, with all that it needs for it.
+    """Jobs to train on another machine, stacked where they are several, with all that it needs for it.
 
-    `jobs` and the `files` of those runs that go on (a mapping by name, else None) are pickled, since a
-    plugin must be loaded before what it defines can be read; `plugins` are their file names and sources;
-    `digest` is of the files of the data set that all the jobs share.
+    `jobs` and the files of those runs that go on (a mapping by name, else None) are pickled, since a plugin
+    must be loaded before what it defines can be read; `plugins` are their file names and sources; `digest`
+    is of the files of the data set that all the jobs share.
     """
 
     jobs: bytes
@@ -95,10 +95,11 @@ class _Training(Thread):
         self.jobs, self._workers = jobs, workers
 
     def run(self) -> None:
-        """Train one after the other."""
+        """Train them, stacked where they are several."""
+        positions = {job.identity: position for position, job in enumerate(self.jobs)}
         try:
-            for position, job in enumerate(self.jobs):
-                self.outcomes.put((position, work(job, self.stop.is_set, self._workers)))
+            for outcome in work_stacked(self.jobs, self.stop.is_set, self._workers):
+                self.outcomes.put((positions[outcome.job.identity], outcome))
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one
             self.error = error
 
