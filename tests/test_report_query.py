@@ -6,16 +6,22 @@ import csv
 import io
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from stored import stored_run
 
 from fdfa_cli import cli
+from fdfa_cli.recipe.load import parse
+from fdfa_cli.recipe.resolve import read
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.write import dump
 from fdfa_cli.report.select import Condition, SortKey, ordered
 from fdfa_cli.report.sparkline import BLOCKS, GAP, mean_curve, sparkline
 
@@ -317,3 +323,20 @@ def test_a_row_a_probed_block_and_one_of_the_whole_probe(tmp_path, capsys):
     shutil.rmtree(next(tmp_path.iterdir()))
     stored_run(tmp_path, "rule=dfa")
     assert "no diagnostics" in ask(capsys, tmp_path, "--rows", "diagnostics")
+
+
+# Stored recipes
+
+
+@cache
+def parsed() -> Recipe:
+    return read("digits/mlp").recipe.single()
+
+
+@given(st.text(max_size=12) | st.sampled_from(["on", "1e-3", "010", "1:30", "~", "0o7", "=", "<<", ".5"]))
+def test_the_quick_reader_of_stored_recipes_reads_what_the_strict_one_does(text):
+    recipe = parsed()
+    optimizer = recipe.optimizer.model_copy(update={"lr": 1e-30})
+    training = recipe.training.model_copy(update={"device": text})
+    written = dump(recipe.model_copy(update={"optimizer": optimizer, "training": training}))
+    assert yaml.load(written, yaml.CSafeLoader) == parse(written.encode(), "recipe.yaml").tree

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from fdfa_cli.compare.stats import Mean, mean
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS
 from fdfa_cli.report.facts import SEED, Facts
 from fdfa_cli.report.tables import Value
 from fdfa_cli.runs import Run, by_identity
 
-#: Keys that may differ between runs that are averaged.
-SAME = {SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)}
 #: Configurations of a mixed group that are read to name in which settings they differ.
 _READ = 20
 
@@ -46,6 +44,14 @@ class Group:
         return replace(figure, half=None) if figure and self.mixed else figure
 
 
+@cache
+def averaged_over() -> frozenset[str]:
+    """The keys of a recipe in which runs that are averaged may differ."""
+    from fdfa_cli.recipe.schema import EXECUTION_FIELDS  # takes longer than a table of a few runs
+
+    return frozenset((SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)))
+
+
 def group(facts: Facts, runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
     """`runs` grouped by the values of the names `by`, in the order in which the groups first appear."""
     facts.check(by)
@@ -65,12 +71,12 @@ def _group(facts: Facts, key: tuple[Value, ...], runs: list[Run]) -> Group:
 def _mixed(facts: Facts, runs: Sequence[Run]) -> tuple[str, ...]:
     """The keys other than the seed in which the recipes of `runs` differ."""
     configurations = {facts.configuration(run): run for run in runs}
+    if len(configurations) < 2:
+        return ()
     several = [facts.choices(run) for run in list(configurations.values())[:_READ]]
     names = dict.fromkeys(name for choices in several for name in choices)
-    if len(several) < 2:
-        return ()
     return tuple(
         name
         for name in names
-        if name not in SAME and len({str(choices.get(name)) for choices in several}) > 1
+        if name not in averaged_over() and len({str(choices.get(name)) for choices in several}) > 1
     )

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from fdfa_cli.report.facts import Facts
-from fdfa_cli.report.groups import SAME, Group, group
+from fdfa_cli.report.groups import Group, averaged_over, group
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.sparkline import FALLBACKS
 from fdfa_cli.runs import Run
@@ -131,7 +131,9 @@ class Material:
 
 def varying(configurations: Sequence[dict[str, Any]]) -> list[str]:
     """The keys that do not have one value in all of some `configurations`; seeds are not counted."""
-    names = dict.fromkeys(name for choices in configurations for name in choices if name not in SAME)
+    names = dict.fromkeys(
+        name for choices in configurations for name in choices if name not in averaged_over()
+    )
     return [name for name in names if len({str(choices.get(name)) for choices in configurations}) > 1]
 
 
