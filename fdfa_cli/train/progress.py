@@ -145,11 +145,12 @@ class Bar(Quiet):
 def describe(row: dict[str, Any], epochs: int) -> str:
     """One line for an epoch's metrics, short enough for 80 columns, and one for its last probe."""
     splits = [
-        f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:.2%}"
+        f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:7.2%}"
         for split in ("train", "val")
         if f"{split}_loss" in row
     ]
-    line = "  ".join([f"epoch {row['epoch']}/{epochs}", *splits, f"{row['train_seconds']:.1f} s"])
+    number = f"{row['epoch']}/{epochs}".rjust(2 * len(str(epochs)) + 1)
+    line = "  ".join([f"epoch {number}", *splits, f"{row['train_seconds']:.1f} s"])
     probes = row.get("diagnostics")
     return f"{line}\n{describe_probe(probes[-1])}" if probes else line
 
