@@ -351,11 +351,14 @@ def report(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 def test_two_reports_of_the_same_runs_are_byte_identical(tmp_path):
     grid(tmp_path / "runs")
+    for number, lr in enumerate((1e-3, 1e-2), start=100):  # another task, with diagnostics
+        found = [{"epoch": e, "blocks": [{"block": 1, "signal_cosine": lr, "variance": lr}]} for e in (0, 1)]
+        store(tmp_path / "runs", number, row={"diagnostics": found}, optimizer__lr=lr, network__name="cnn")
     (tmp_path / "rc").mkdir()
     (tmp_path / "rc" / "matplotlibrc").write_text("font.size: 30\naxes.grid: False\nsvg.hashsalt: other\n")
     first, second = tmp_path / "a", tmp_path / "b"
     done = report(tmp_path / "runs", "--plots", first, PYTHONHASHSEED="1")
-    assert (done.returncode, done.stdout.count("\n")) == (0, 9)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 11)
     report(tmp_path / "runs", "--plots", second, PYTHONHASHSEED="2", MATPLOTLIBRC=str(tmp_path / "rc"))
     names = sorted(file.name for file in first.iterdir())
     assert {"ranking.svg", "learning-curves.png", "sweep-response.svg", "sweep-interaction.png"} <= set(names)

@@ -6,6 +6,7 @@ width, and returns a `Picture`, or raises `DoesNotApply` with the reason.
 
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, Plot
 from fdfa_cli.report.plots.curves import accuracy_over_time, learning_curves
+from fdfa_cli.report.plots.diagnostics import alignment, variance
 from fdfa_cli.report.plots.material import Material
 from fdfa_cli.report.plots.ranking import ranking
 from fdfa_cli.report.plots.sweeps import interaction, response
@@ -15,6 +16,8 @@ PLOTS = (
     Plot("ranking", "Results at the end of training", ranking),
     Plot("learning-curves", "Learning curves", learning_curves),
     Plot("accuracy-over-time", "Accuracy against training time", accuracy_over_time),
+    Plot("alignment", "Alignment over training", alignment),
+    Plot("variance", "Variance of the gradient estimate", variance),
     Plot("sweep-response", "Response to swept parameters", response),
     Plot("sweep-interaction", "Interaction of swept parameters", interaction),
 )
