@@ -120,7 +120,7 @@ class Page:
                 self.errors.append(str(args))
             case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url}}}:
                 if not url.startswith("file:"):
-                    self.errors.append(f"request to {url}")
+                    self.errors.append(f"request to {url[:100]}")
 
 
 @contextmanager

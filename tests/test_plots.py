@@ -103,7 +103,7 @@ def test_runs_that_did_not_complete_are_counted_and_never_averaged(tmp_path):
     picture = draw(tmp_path, "learning-curves")
     ((_, y),) = curves(picture.figure)
     np.testing.assert_allclose(y, [50, 90])
-    assert "2 runs that did not complete are not drawn" in picture.caption
+    assert "2 runs are not drawn: not completed, or unreadable." in picture.caption
 
 
 def test_seconds_add_up_over_epochs(tmp_path):
@@ -338,6 +338,27 @@ def test_text_is_drawn_as_it_is(tmp_path):
         "bp (n=1)",
     ]
     FigureCanvasAgg(figure).draw()  # as mathematics it would be refused here
+
+
+def test_what_the_font_lacks_is_escaped(tmp_path):
+    store(tmp_path, 0, rule__name="深い", network__norm="層")
+    store(tmp_path, 1, rule__name="深い", network__norm="é")
+    figure = draw(tmp_path, "learning-curves").figure
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [r"norm \u5c64 (n=1)".replace(" ", "\xa0", 1), "norm\xa0é (n=1)"]
+    FigureCanvasAgg(figure).draw()  # warns of a glyph that is missing
+
+
+def test_metrics_that_cannot_be_read_leave_the_rest(tmp_path):
+    paths = [store(tmp_path, number, training__seed=number) for number in range(3)]
+    (paths[1] / "metrics.jsonl").write_text("x\n{}\n")
+    picture = draw(tmp_path, "learning-curves")
+    assert picture.figure.legends[0].get_texts()[0].get_text() == "bp (n=2)"
+    assert "1 run is not drawn: not completed, or unreadable." in picture.caption
+    for path in paths:
+        (path / "metrics.jsonl").write_text("x\n{}\n")
+    with pytest.raises(DoesNotApply):
+        draw(tmp_path, "learning-curves")
 
 
 # As files

@@ -12,6 +12,7 @@ from fdfa_cli.report.group_table import METRICS, groups_table
 from fdfa_cli.report.html.grid import Detail, Grid, grid
 from fdfa_cli.report.html.reproduce import blocks
 from fdfa_cli.report.plots.material import Material, Member, title
+from fdfa_cli.report.plots.style import legible
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
 from fdfa_cli.report.select import ordered
@@ -139,7 +140,9 @@ def _others(statuses: Counter[str]) -> str | None:
 
 
 def _detail(member: Member, material: Material) -> Detail:
-    label = member.label if member.label.startswith(member.rule) else f"{member.rule}, {member.label}"
+    label = (
+        member.label if member.label.startswith(legible(member.rule)) else f"{member.rule}, {member.label}"
+    )
     runs = member.group.runs
     facts = [("task", member.task), ("runs", ", ".join(run.name for run in runs))]
     return Detail(label, facts, blocks(material.facts, runs, len(member.group.mixed) > 0))

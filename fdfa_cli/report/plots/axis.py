@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fdfa_cli.report.plots.style import legible
 from fdfa_cli.sweep.table import plain
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Parameter:
         self.numeric = len(numbers) == len(values)
         self.log = self.numeric and min(numbers) > 0 and max(numbers) / min(numbers) > 0.999 * _WIDE
         self.values = sorted(set(numbers)) if self.numeric else list({str(v): v for v in values}.values())
-        self.names = [f"{v:g}" if isinstance(v, float) else plain(v) for v in self.values]
+        self.names = [f"{v:g}" if isinstance(v, float) else legible(plain(v)) for v in self.values]
         self._places = {str(value): i for i, value in enumerate(self.values)}
 
     @property

@@ -64,6 +64,8 @@ def _panels(
             drawn.sort(key=lambda line: -sign * line.y[-1])
         if drawn:
             panels[task] = drawn
+    if not panels:
+        raise DoesNotApply(f"no group has {metric} at an epoch that all its runs have")
     return panels
 
 
@@ -106,5 +108,6 @@ def _caption(material: Material, panels: dict[str, list[Line]], what: str) -> st
     ]
     others = sum(member.group.statuses.total() - len(member.rows) for member in material.members)
     if others:
-        sentences.append(f"{others} runs that did not complete are not drawn.")
+        runs = "1 run is" if others == 1 else f"{others} runs are"
+        sentences.append(f"{runs} not drawn: not completed, or unreadable.")
     return " ".join(sentences)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.groups import Group, averaged_over, group
+from fdfa_cli.report.plots.style import legible
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.sparkline import FALLBACKS
 from fdfa_cli.runs import Run
@@ -37,8 +38,8 @@ class Member:
 
     @cached_property
     def rows(self) -> tuple[list[dict[str, Any]], ...]:
-        """The metrics of the completed runs, a row an epoch."""
-        return tuple(self.facts.rows(run) for run in self.group.completed)
+        """The metrics of the completed runs that can be read, a row an epoch."""
+        return tuple(rows for run in self.group.completed if (rows := self.facts.rows(run)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ class Material:
 
     def _members(self, names: tuple[str, ...]) -> list[Member]:
         groups = group(self.facts, self.runs, names)
-        tasks = [", ".join(str(self.facts.get(each.runs[0], name)) for name in TASK) for each in groups]
+        tasks = [
+            legible(", ".join(str(self.facts.get(each.runs[0], name)) for name in TASK)) for each in groups
+        ]
         rules = [str(self.facts.get(each.runs[0], "rule")) for each in groups]
         alone = Counter(task for task, _ in set(zip(tasks, rules, strict=True)))
         found = []
@@ -125,7 +128,7 @@ class Material:
             ]
             label = ", ".join(([rule] if "rule" in names and (alone[task] > 1 or not parts) else []) + parts)
             choices = self.facts.choices(each.runs[0])
-            found.append(Member(task, label, f"{task}: {each.key}", rule, each, choices, self.facts))
+            found.append(Member(task, legible(label), f"{task}: {each.key}", rule, each, choices, self.facts))
         return found
 
 

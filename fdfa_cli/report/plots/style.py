@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 #: Text and axes; also the first series.
@@ -29,6 +30,8 @@ DARK = {
 COLORS = (INK, *list(DARK)[2:])
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "X")
+#: Comes with matplotlib, so it is the same everywhere.
+_FONT = "DejaVu Sans"
 #: More series than this share no axes: each gets its own, with the others faint behind it.
 OVERLAID = len(COLORS)
 
@@ -51,6 +54,18 @@ def look(index: int) -> Look:
     return Look(COLORS[index % len(COLORS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)])
 
 
+def legible(text: str) -> str:
+    """`text` with what the font of figures has no letter for as escapes, where boxes would stand for it."""
+    return "".join(c if ord(c) in _letters() else c.encode("unicode_escape").decode() for c in text)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont(_FONT)).get_charmap())
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """While it is entered, figures look the same whatever the user's own matplotlibrc says."""
@@ -60,6 +75,7 @@ def house_style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
             {
+                "font.family": _FONT,
                 "font.size": 9,
                 "axes.titlesize": 9,
                 "axes.labelsize": 9,
