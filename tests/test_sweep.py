@@ -26,6 +26,7 @@ from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, scan
 from fdfa_cli.sweep import engines, search
 from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.sweep.engines.batched import Batched
 from fdfa_cli.sweep.engines.processes import Processes
 from fdfa_cli.sweep.engines.serial import Serial
 from fdfa_cli.sweep.names import EngineName
@@ -382,9 +383,10 @@ def stopped(number: signal.Signals, file: Path, results: Path, engine: str, line
     return process.wait(), rest
 
 
-def test_ctrl_c_checkpoints_the_workers_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("engine", ["processes", "batched"])
+def test_ctrl_c_checkpoints_the_workers_and_says_how_to_go_on(tmp_path, engine):
     file = recipe(tmp_path, GRID, BASE.replace("epochs: 2", "epochs: 5000"))
-    code, error = stopped(signal.SIGINT, file, tmp_path / "results", "processes", 0)
+    code, error = stopped(signal.SIGINT, file, tmp_path / "results", engine, 0)
     assert code == 130
     assert error == "fdfa: interrupted; what is done is stored: the same command goes on\n"
     assert {status for status, *_ in store(tmp_path / "results").values()} == {"interrupted"}
@@ -402,6 +404,78 @@ def test_processes_give_what_serial_gives(tmp_path, capsys):
         tmp_path / "processes"
     )
     assert (Path(first[-1]) / "sweep.json").read_text() == (Path(second[-1]) / "sweep.json").read_text()
+
+
+def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The same trials with the same ends; losses to rounding, accuracies to a sample or two that tie."""
+    assert one.keys() == other.keys()
+    for key, (status, error, rows, scores) in one.items():
+        theirs = other[key]
+        assert (status, error, len(rows)) == (theirs[0], theirs[1], len(theirs[2]))
+        for mine, yours in zip([*rows, scores], [*theirs[2], theirs[3]], strict=True):
+            assert mine.keys() == yours.keys()
+            for name, value in mine.items():
+                slack = {"abs": 0.021} if "accuracy" in name else {"rel": 1e-3}
+                assert (
+                    value is None or name == "best_val_epoch" or yours[name] == pytest.approx(value, **slack)
+                )
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+    """Stacks train in this process: a worker's start costs more than all of a small sweep."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+
+
+@pytest.mark.parametrize(
+    ("section", "base"),
+    [
+        ("  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1, 1e30, 0.02]}}\n", BASE),
+        (
+            "  seeds: 2\n  parameters: {rule: {values: [bp, fdfa]}, optimizer.lr: {values: [0.1, 0.02]}}\n",
+            BASE,
+        ),
+        (PRUNED, FOUR),
+    ],
+    ids=["one diverges", "two rules", "pruned"],
+)
+def test_batched_gives_what_serial_gives_to_rounding(tmp_path, one_core, section, base):
+    file = recipe(tmp_path, section, base)
+    code, one = swept(file, tmp_path / "serial", "--engine", "serial")
+    assert swept(file, tmp_path / "batched", "--engine", "batched", "--jobs", "3")[0] == code
+    assert_alike(one, store(tmp_path / "batched"))
+    stored = [json.loads(f.read_text())["provenance"][-1] for f in tmp_path.glob("batched/*/*/run.json")]
+    assert any("stacked" in entry for entry in stored)
+    winners = [json.loads(next(tmp_path.glob(f"{e}/*/sweep.json")).read_text())["winner"]
+               for e in ("serial", "batched")]  # fmt: skip
+    assert winners[0] == winners[1]
+
+
+@pytest.mark.slow
+def test_batched_killed_at_any_moment_ends_as_if_never_stopped(tmp_path):
+    """The stack that goes on then finds trials at different places."""
+    section = "  seeds: 4\n  parameters: {optimizer.lr: {values: [0.02]}}\n"
+    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 20"))
+    _, whole = swept(file, tmp_path / "whole", "--engine", "serial")
+    results = tmp_path / "killed"
+    command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results), "--quiet"]
+    for rows in (1, 30):
+        process = subprocess.Popen([*command, "--engine", "batched"], stdout=subprocess.DEVNULL)
+        while sum(f.read_bytes().count(b"\n") for f in results.glob("*/2*/metrics.jsonl")) < rows:
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    swept(file, results, "--engine", "batched")
+    assert_alike(whole, store(results))
+
+
+def test_compare_trains_stacked_when_asked_and_says_that_times_are_not_compared(tmp_path, capsys, one_core):
+    file = recipe(tmp_path, "", BASE.replace("sweep:\n", ""))
+    arguments = ["compare", str(file), "--rules", "bp,dfa", "--seeds", "3", "--engine", "batched"]
+    assert fdfa([*arguments, "--results", str(tmp_path / "results")]) == 0
+    assert "not compared" in capsys.readouterr().out
+    assert len(store(tmp_path / "results")) == 6
 
 
 ENLARGED = [
@@ -571,7 +645,12 @@ def test_best_so_far_follows_the_mean():
 
 @pytest.mark.parametrize(
     ("name", "jobs", "expected"),
-    [(EngineName.serial, 8, Serial), (EngineName.auto, 1, Serial), (EngineName.auto, 3, Processes)],
+    [
+        (EngineName.serial, 8, Serial),
+        (EngineName.processes, 3, Processes),
+        (EngineName.auto, 1, Serial),
+        (EngineName.auto, 3, Batched),
+    ],
 )
 def test_choice_of_an_engine(name, jobs, expected):
     small = planned(GRID)

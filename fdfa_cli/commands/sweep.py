@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 EngineOption = Annotated[
     EngineName,
     typer.Option(
-        help="serial: one after the other in this process; processes: several at a time; ray: on a cluster."
+        help="serial: one after the other in this process; batched: stacked, as one computation; "
+        "processes: several at a time; ray: on a cluster. auto: batched for small networks, else processes."
     ),
 ]
 AddressOption = Annotated[
@@ -32,7 +33,9 @@ AddressOption = Annotated[
 JobsOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Trials that train at a time.", show_default="one a GPU, or cores / training.threads"
+        min=1,
+        help="Trials that train at a time; for batched, in one stack at most.",
+        show_default="one a GPU, or cores / training.threads",
     ),
 ]
 FailFastOption = Annotated[

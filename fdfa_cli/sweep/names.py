@@ -10,5 +10,6 @@ class EngineName(StrEnum):
 
     auto = "auto"
     serial = "serial"
+    batched = "batched"
     processes = "processes"
     ray = "ray"

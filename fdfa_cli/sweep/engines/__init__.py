@@ -94,14 +94,19 @@ class Choice:
 def choose(name: EngineName, jobs: Sequence[Job], workers: int | None, plugins: Sequence[Path]) -> Engine:
     """The engine of this machine called `name` for `jobs`, training `workers` at a time.
 
-    `auto` is processes where more than one job can train at a time, else serial.
+    `auto` is batched where that pays (see `batched.pays`), else processes where more than one job can train
+    at a time, else serial. For batched, `workers` caps a stack.
     """
+    from fdfa_cli.sweep.engines import batched
     from fdfa_cli.sweep.engines.processes import Processes
     from fdfa_cli.sweep.engines.serial import Serial
 
     if name is EngineName.serial:
         return Serial()
     gpus = _gpus(jobs)
+    stacking = name is EngineName.auto and workers != 1 and batched.pays(jobs, bool(gpus))
+    if name is EngineName.batched or stacking:
+        return batched.Batched(jobs, gpus or _cores(jobs), gpus, plugins, workers)
     workers = workers or min(len(jobs), gpus or _cores(jobs)) or 1
     if name is EngineName.auto and workers == 1:
         return Serial()
@@ -119,6 +124,8 @@ def _gpus(jobs: Sequence[Job]) -> int:
 
 
 def _cores(jobs: Sequence[Job]) -> int:
-    """How many jobs the cores of this process can train at a time."""
+    """How many jobs the cores of this process can train at a time; one where all train on the same GPU."""
+    if any(job.recipe.training.device.startswith("cuda") for job in jobs):
+        return 1
     threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
     return max(1, len(os.sched_getaffinity(0)) // threads)

@@ -1,9 +1,9 @@
 """Several jobs at a time, each in a process of its own kind.
 
 Workers are spawned, never forked: a fork copies locks that other threads hold, and CUDA does not survive
-it. Each worker gets one job at a time through a pipe, so when a worker dies it is known which job died
-with it. Workers do not get Ctrl-C, which a terminal sends to everyone; the driver sends them SIGTERM, and
-they checkpoint. They do the same when the driver is gone.
+it. Each worker gets one job, or stack of jobs, at a time through a pipe, so when a worker dies it is known
+what died with it. Workers do not get Ctrl-C, which a terminal sends to everyone; the driver sends them
+SIGTERM, and they checkpoint. They do the same when the driver is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
 
@@ -36,18 +36,22 @@ class Processes:
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""
+        yield from self.run_stacks([[job] for job in jobs], self.workers)
+
+    def run_stacks(self, stacks: Sequence[Sequence[Job]], together: int) -> Generator[Outcome]:
+        """As `run`, for jobs that are handed to a worker in stacks; `together` train at a time."""
         from fdfa_cli.sweep.engines.work import lost
 
-        waiting = deque(jobs)
-        count = min(self.workers, len(jobs))
-        threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
+        waiting = deque(stacks)
+        count = min(self.workers, len(stacks))
+        threads = max((job.recipe.training.threads or 1 for stack in stacks for job in stack), default=1)
         crew: dict[int, _Worker] = {}
         try:
             with stopping() as stop:
                 while waiting or crew:
                     while waiting and len(crew) < count:
                         slot = next(i for i in range(count) if i not in crew)
-                        crew[slot] = _Worker(self._environment(slot, threads), self._plugins, self.workers)
+                        crew[slot] = _Worker(self._environment(slot, threads), self._plugins, together)
                         crew[slot].give(waiting.popleft())
                     connection.wait([w.pipe for w in crew.values()], PATIENCE)
                     if stop():
@@ -57,8 +61,13 @@ class Processes:
                             continue
                         outcome = worker.take()
                         if outcome is None:  # it died
-                            yield lost(worker.job, worker.epitaph())
+                            epitaph = worker.epitaph()
+                            for job in worker.left.values():
+                                yield lost(job, epitaph)
                             del crew[slot]
+                            continue
+                        if worker.left:
+                            yield outcome
                             continue
                         if waiting:
                             worker.give(waiting.popleft())
@@ -82,9 +91,9 @@ class Processes:
 
 
 class _Worker:
-    """The driver's end of a worker; `job` is what it has in hand."""
+    """The driver's end of a worker; `left` is what it has in hand, by identity."""
 
-    job: Job
+    left: dict[str, Job]
 
     def __init__(self, environment: dict[str, str], plugins: Sequence[Path], workers: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -101,18 +110,19 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         theirs.close()  # so that the pipe ends when the worker does
 
-    def give(self, job: Job) -> None:
-        """Hand it a job; that it has died is noticed by `take`."""
-        self.job = job
+    def give(self, stack: Sequence[Job]) -> None:
+        """Hand it jobs; that it has died is noticed by `take`."""
+        self.left = {job.identity: job for job in stack}
         with suppress(BrokenPipeError):
-            self.pipe.send(job)
+            self.pipe.send(stack)
 
     def take(self) -> Outcome | None:
-        """What became of its job; None where the worker itself is gone."""
+        """What became of one of its jobs; None where the worker itself is gone."""
         try:
-            outcome: Outcome | None = self.pipe.recv()
+            outcome: Outcome = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             return None
+        del self.left[outcome.job.identity]
         return outcome
 
     def dismiss(self) -> None:
@@ -142,9 +152,12 @@ def _serve(
     os.environ.update(environment)
     for file in plugins:
         load_plugin(file)
-    from fdfa_cli.sweep.engines.work import work
+    from fdfa_cli.sweep.engines.work import work_stacked
 
     with suppress(EOFError, BrokenPipeError, Interrupted), stopping([signal.SIGTERM]) as stop:
         while True:
-            job = pipe.recv()
-            pipe.send(work(job, lambda: stop() or os.getppid() != driver, workers))
+            stack = pipe.recv()
+            outcomes = work_stacked(stack, lambda: stop() or os.getppid() != driver, workers)
+            with closing(outcomes):
+                for outcome in outcomes:
+                    pipe.send(outcome)
