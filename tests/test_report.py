@@ -185,7 +185,7 @@ def test_markdown_keeps_names_readable():
 LATEX = {
     r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
     r"\textgreater{}": ">", r"\textbar{}": "|", r"\textasciigrave{}": "`", "-{}": "-",
-    r"$\pm$": "±", "$-$": "−",
+    r"$\pm$": "±", "$-$": "−", "{[}": "[", "{*}": "*",
     **{f"\\{c}": c for c in "{}$&#_%"},
 }  # fmt: skip
 
@@ -214,6 +214,15 @@ def test_latex_shows_text_as_it_is(text):
     assert [list(map(latex_text, row)) for row in cells] == table.shown
     assert lines[1:3] == [r"\begin{tabular}{lr}", r"\toprule"]
     assert lines[-1].startswith("% ")
+
+
+def test_latex_reads_no_row_as_an_option_of_the_one_before_and_no_minus_as_a_hyphen():
+    table = Table(
+        (Column("h", "h"), Column("x", "x", "difference"), Column("y", "y", "number")),
+        (("[8, 8]", -0.01, -2.5e-9), ("*", 0.5, 0.25)),
+    )
+    lines = export.to_latex(table).splitlines()
+    assert lines[5:7] == [r"{[}8, 8] & $-$1.00 & $-$2.500e$-$09 \\", r"{*} & +50.00 & 0.2500 \\"]
 
 
 # For people

@@ -49,13 +49,11 @@ def to_latex(table: Table) -> str:
     """
     bold = _best(table)
     heading = " & ".join(_latex(column.heading) for column in table.columns) + r" \\"
-    rows = [
-        " & ".join(
-            rf"\textbf{{{_latex(cell)}}}" if (i, j) in bold else _latex(cell) for j, cell in enumerate(row)
-        )
-        + r" \\"
-        for i, row in enumerate(table.shown)
-    ]
+    rows = []
+    for i, row in enumerate(table.shown):
+        cells = [_latex(cell if c.left else _minus(cell)) for c, cell in zip(table.columns, row, strict=True)]
+        cells = [rf"\textbf{{{cell}}}" if (i, j) in bold else cell for j, cell in enumerate(cells)]
+        rows.append(" & ".join(cells) + r" \\")
     alignment = "".join("l" if column.left else "r" for column in table.columns)
     lines = [
         r"% needs \usepackage{booktabs}",
@@ -116,6 +114,11 @@ def _markdown(text: str) -> str:
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
+def _minus(number: str) -> str:
+    """`number` with signs that are no hyphens."""
+    return re.sub(r"-(?=\d)", "−", number)
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -124,6 +127,8 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
+    "[": "{[}",  # after the end of a row, these two would be its options
+    "*": "{*}",
     "±": r"$\pm$",
     "−": "$-$",
     **{character: f"\\{character}" for character in "{}$&#_%"},
