@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 class Draw:
     """A tensor to be drawn: independent entries of one law, or a given value.
 
-    One of images, (B, C, H, W), that says `channels_last` is drawn with its channels adjacent in memory, as
+    One of images, (…, C, H, W), that says `channels_last` is drawn with its channels adjacent in memory, as
     the layers lay images out, so that it meets them without being copied.
 
     uniform      U(−scale, scale)
@@ -52,10 +52,10 @@ class Draw:
 
         In `dtype`; where that is not given, in a given value's own type, else in torch's default.
         """
-        if self.channels_last and len(self.shape) == 4:
-            b, c, h, w = self.shape
-            inner = replace(self, shape=(b, h, w, c), channels_last=False)
-            return inner.sample(generator, dtype).permute(0, 3, 1, 2)
+        if self.channels_last and len(self.shape) > 3:
+            *outer, c, h, w = self.shape
+            inner = replace(self, shape=(*outer, h, w, c), channels_last=False)
+            return inner.sample(generator, dtype).movedim(-1, -3)
         device = generator.device
         if self.value is not None:
             return self.value.to(device, dtype, copy=True)

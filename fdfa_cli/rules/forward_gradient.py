@@ -27,13 +27,15 @@ Debus, Streit & Götz, "Beyond Backpropagation: Multi-tangent forward gradients"
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Activation, Tensors
+from fdfa_cli.network.layers import Activation, Layer, Tensors
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule, Update
@@ -56,17 +58,17 @@ class ForwardGradient(Rule):
     exact: ClassVar[str] = "none"
     passes: ClassVar[str] = "1 forward with k tangents"
 
-    def coefficients(self, slopes: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+    def coefficients(self, slopes: torch.Tensor, gram: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The k numbers by which the tangents are added up.
 
-        `slopes` c (…, k) are the directional derivatives, `gram` VVᵀ (…, k, k) the tangents' products.
+        `slopes` c (…, k) are the directional derivatives, `gram` gives VVᵀ (…, k, k), the tangents' products.
         Where the tangents are dependent (a sample with fewer active units than tangents), directions whose
         product is nothing but rounding count as absent.
         """
         if self.combine == "mean":
             return slopes / self.tangents
-        gram = gram.to(slopes.dtype)
-        inverse = torch.linalg.pinv(gram, rtol=torch.finfo(gram.dtype).eps ** 0.75, hermitian=True)
+        products = gram().to(slopes.dtype)
+        inverse = torch.linalg.pinv(products, rtol=torch.finfo(products.dtype).eps ** 0.75, hermitian=True)
         return torch.einsum("...ij,...j->...i", inverse, slopes)
 
 
@@ -96,8 +98,8 @@ class _Weights(ForwardGradient):
             return (error * d).sum()
 
         slopes = torch.func.vmap(slope)(dict(perturbations))
-        gram = torch.stack([v.flatten(1) @ v.flatten(1).mT for v in perturbations.values()]).sum(0)
-        weights = self.coefficients(slopes, gram)
+        flat = [v.flatten(1) for v in perturbations.values()]
+        weights = self.coefficients(slopes, lambda: torch.stack([v @ v.mT for v in flat]).sum(0))
         grads = {name: torch.tensordot(weights, v, 1) for name, v in perturbations.items()}
         return Update(grads, loss, logits)
 
@@ -129,7 +131,7 @@ class _Activations(ForwardGradient):
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """u_l ~ N(0, 1) at every block's pre-activation (k, B, *shape)."""
         return {
-            f"u.{l}": Draw((self.tangents, batch_size, *shape), "gaussian")
+            f"u.{l}": Draw((self.tangents, batch_size, *shape), "gaussian", channels_last=True)
             for l, shape in enumerate(network.at_preactivations.block_shapes)
         }
 
@@ -143,7 +145,8 @@ class _Activations(ForwardGradient):
         for l, block in enumerate(net.blocks):
             z, kept = block.forward(params, z, batch.mode)
             saved.append(kept)
-            tangents.append(perturbations[f"u.{l}"].to(z.dtype) * active(parts[l + 1].layers[0], z))
+            gate = partial(gated, parts[l + 1].layers[0], z)
+            tangents.append(self.each(gate, perturbations[f"u.{l}"].to(z.dtype)))
         logits, kept = net.output.forward(params, z, batch.mode)
         loss, error = batch.loss(logits)
         grads, _ = net.output.vjp(params, kept, error.to(z.dtype), need_dx=False)
@@ -157,15 +160,27 @@ class _Activations(ForwardGradient):
                 dz = block.jvp(params, saved[l], dz) + u[l]
             return net.output.jvp(params, kept, dz)
 
-        d = torch.func.vmap(logits_tangent)(tangents)
+        def gram() -> torch.Tensor:
+            """VVᵀ of every sample (B×k×k), over the units of all blocks."""
+            flat = [u.flatten(2).transpose(0, 1) for u in tangents]
+            return torch.stack([u @ u.mT for u in flat]).sum(0)
+
+        d = self.each(logits_tangent, tangents)
         slopes = (len(batch) * error * d).sum(-1).mT  # B×k: of each sample's own loss
-        flat = [u.flatten(2).transpose(0, 1) for u in tangents]  # B×k×N_l
-        gram = torch.stack([u @ u.mT for u in flat]).sum(0)
-        weights = self.coefficients(slopes, gram).to(z.dtype)
+        weights = self.coefficients(slopes, gram).to(z.dtype) / len(batch)
         for l, block in enumerate(net.blocks):
-            signal = torch.einsum("bk,bkn->bn", weights, flat[l]).view_as(tangents[l][0]) / len(batch)
+            scale = weights.mT.view(*weights.mT.shape, *(1,) * (tangents[l].ndim - 2))
+            signal = scale[0] * tangents[l][0]
+            for i in range(1, self.tangents):
+                signal = signal + scale[i] * tangents[l][i]
             grads |= block.vjp(params, saved[l], signal, need_dx=False)[0]
         return Update(grads, loss, logits)
+
+    def each(self, f: Callable[[Any], torch.Tensor], tangents: Any) -> torch.Tensor:
+        """Image of each of the k tangents (the leading axis of a tensor, or of several) under `f`."""
+        if self.tangents > 1:
+            return torch.func.vmap(f)(tangents)
+        return f(tangents[0] if isinstance(tangents, torch.Tensor) else [u[0] for u in tangents])[None]
 
     def gradient_variance(
         self, network: Network, params: Tensors, state: Tensors, batch: Batch
@@ -190,17 +205,16 @@ class _Activations(ForwardGradient):
         for l, block in enumerate(net.blocks):
             linear = as_linear(block, params, seen.saved[l])
             if linear is not None:
-                units = active(parts[l + 1].layers[0], seen.outputs[l]).sum(1)
+                z = seen.outputs[l]
+                units = gated(parts[l + 1].layers[0], z, torch.ones_like(z)).sum(1)
                 moved = linear.inputs.square().sum(1) * (units * everywhere + own[l])
                 found[l] = moved.sum().item() / (len(batch) ** 2 * self.tangents)
         return found
 
 
-def active(layer: Any, z: torch.Tensor) -> torch.Tensor:
-    """1 where the activation that follows the pre-activations `z` has a slope, 0 where it has none."""
-    if not isinstance(layer, Activation):
-        return torch.ones_like(z)
-    return (layer.slope(z) != 0).to(z.dtype)
+def gated(layer: Layer, z: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """`u` where the activation that follows the pre-activations `z` has a slope, 0 where it has none."""
+    return layer.gate(z, u) if isinstance(layer, Activation) else u
 
 
 @RULES.register

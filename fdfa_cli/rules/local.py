@@ -33,7 +33,7 @@ from fdfa_cli.network.layers import Chain, Flatten, Linear, Tensors
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule, Update
-from fdfa_cli.rules.forward_gradient import active
+from fdfa_cli.rules.forward_gradient import gated
 from fdfa_cli.streams import Draw
 
 
@@ -142,7 +142,7 @@ class LocalForwardActivations(_LocalForward):
         before, activation, after = split_at_activation(block)
         z, saved = before.forward(params, x, batch.mode)
         u = perturbations["u"][:, : math.prod(z.shape[1:])].view(z.shape)
-        u = u.to(z.dtype) * active(activation, z)
+        u = gated(activation, z, u.to(z.dtype))
         h, dh, _ = Chain((activation, *after.layers)).dual(params, z, u, batch.mode)
         logits, d, kept = head.dual(params, h, dh, batch.mode)
         loss, error = batch.loss(logits)

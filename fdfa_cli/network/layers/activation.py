@@ -93,6 +93,12 @@ class Activation(Layer):
         function = ELEMENTWISE[self.function]
         return function.times_derivative(torch.ones_like(x), function.value(x) if function.from_output else x)
 
+    def gate(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """`u` where σ'(x) is not 0, and 0 where it is."""
+        if self.function == "relu":
+            return torch.ops.aten.threshold_backward(u, x, 0)  # type: ignore[no-any-return]
+        return torch.where(self.slope(x) != 0, u, 0)
+
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
         """The product dx·σ'(x)."""
         return ELEMENTWISE[self.function].times_derivative(dx, saved)
