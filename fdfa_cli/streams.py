@@ -100,7 +100,7 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
     may use: what is drawn does not depend on their number. One generator would be one thread's work, a
     tenth of a convolutional network's step.
     """
-    pieces = values.view(-1).split(PIECE)
+    pieces = torch.split(values.view(-1), PIECE)
     if len(pieces) == 1 or values.device.type != "cpu":
         return values.normal_(0.0, scale, generator=generator)
     seeds = torch.empty(len(pieces), dtype=torch.int64).random_(generator=generator).tolist()

@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
-from fdfa_cli.network.layers.normalise import normalise, normalise_vjp
+from fdfa_cli.network.layers.normalise import Running, normalise, normalise_vjp
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -74,11 +74,10 @@ class BatchNorm(Layer):
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
             return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
-        y, mean, rstd = normalise(x, weight, bias, self.eps)
-        count = x.numel() // self.channels
-        var = (rstd.pow(-2) - self.eps) * (count / max(count - 1, 1))
-        mode.updates[self.key("running_mean")] = torch.lerp(running_mean, mean, self.momentum)
-        mode.updates[self.key("running_var")] = torch.lerp(running_var, var, self.momentum)
+        running = Running(running_mean.clone(), running_var.clone(), self.momentum)
+        y, mean, rstd = normalise(x, weight, bias, running, self.eps)
+        mode.updates[self.key("running_mean")] = running.mean
+        mode.updates[self.key("running_var")] = running.var
         return y, _Normalised(x, mean, rstd, True)
 
     def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:

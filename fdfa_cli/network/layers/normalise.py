@@ -13,6 +13,7 @@ and 0.4 in place of 1.3 backward; 40×24×24, 0.5 in place of 0.7 and 0.45 in pl
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from fdfa_cli.lazy import torch
 
@@ -23,18 +24,34 @@ WIDTH = 256
 Mask = tuple[bool, bool, bool]
 
 
+class Running(NamedTuple):
+    """Running statistics, which `normalise` moves in place: the mean and the (unbiased) variance."""
+
+    mean: torch.Tensor
+    var: torch.Tensor
+    momentum: float
+
+    def move(self, mean: torch.Tensor, var: torch.Tensor) -> None:
+        """Towards those of a batch."""
+        self.mean.copy_(torch.lerp(self.mean, mean, self.momentum))
+        self.var.copy_(torch.lerp(self.var, var, self.momentum))
+
+
 def normalise(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, running: Running, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`y`, μ and 1/√(s² + ε) of a batch `x` (B×C or B×C×H×W); the last two one a channel."""
     k = _fold(x)
     if k == 1:
-        y, mean, rstd = torch.ops.aten.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+        y, mean, rstd = torch.ops.aten.native_batch_norm(
+            x, weight, bias, running.mean, running.var, True, running.momentum, eps
+        )
         return y, mean, rstd
     rows, count = _rows(x, k), x.numel() // x.shape[1]
     mean = _unfolded(rows.sum(0), k) / count
     squares, _ = _sums(rows, rows, mean, torch.ones_like(mean), k)  # Σ x (x − μ) = Σ (x − μ)²
     rstd = (squares / count + eps).rsqrt()
+    running.move(mean, squares / max(count - 1, 1))
     scale = weight * rstd
     y = torch.addcmul((bias - mean * scale).repeat(k), rows, scale.repeat(k))
     return _images(y, x), mean, rstd
