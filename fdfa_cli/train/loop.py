@@ -14,6 +14,7 @@ from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.recipe.schema import Recipe, Training
 from fdfa_cli.runs import Run
+from fdfa_cli.train.allocator import keep_freed_memory
 from fdfa_cli.train.course import Course
 from fdfa_cli.train.progress import Progress
 from fdfa_cli.train.session import Session
@@ -186,7 +187,7 @@ def evaluate(team: Team, subset: Subset, prefix: str) -> list[dict[str, float]]:
 
 
 def prepare(training: Training) -> torch.device:
-    """Set threads and precision, choose the device, and begin to watch its peak memory.
+    """Set threads, precision and allocator, choose the device, and begin to watch its peak memory.
 
     Raises `UsageError` where the device is not there.
     """
@@ -203,6 +204,7 @@ def prepare(training: Training) -> torch.device:
             raise UsageError(f"device {wanted!r} is not there: this machine has {count} CUDA devices")
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        keep_freed_memory()
         with suppress(OSError):  # Linux only; elsewhere the peak is that of all the process has done
             Path("/proc/self/clear_refs").write_text("5")
     return device
