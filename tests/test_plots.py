@@ -27,7 +27,7 @@ from fdfa_cli.report.plots.style import COLORS, DARK, INK, OVERLAID, house_style
 from fdfa_cli.runs import scan
 
 WIDTHS = (4.0, 7.5, 10.0)
-HOSTILE = r"_a $x^2$ </svg> \frac"
+HOSTILE = r"_a $\frac$ x^2 </svg>"
 
 
 def draw(
