@@ -23,6 +23,7 @@ from stored import stored_run
 
 from fdfa_cli import cli
 from fdfa_cli.commands.report import Format, report
+from fdfa_cli.compare.stats import Mean
 from fdfa_cli.errors import RunDamaged, UsageError
 from fdfa_cli.report import export, terminal
 from fdfa_cli.report.facts import Facts
@@ -225,6 +226,23 @@ def test_latex_reads_no_row_as_an_option_of_the_one_before_and_no_minus_as_a_hyp
     assert lines[5:7] == [r"{[}8, 8] & $-$1.00 & $-$2.500e$-$09 \\", r"{*} & +50.00 & 0.2500 \\"]
 
 
+def test_latex_sets_in_bold_what_looks_best_in_its_direction():
+    accuracy = Column("a", "a", "fraction", best="max")
+    loss = Column("l", "l", "number", best="min")
+    rows = (
+        ("p", 0.93751, 0.3, 1.0, None),
+        ("q", Mean(3, 0.93752, 0.01), 0.1, 2.0, 0.5),  # alike to the digits shown
+        ("r", 0.5, None, 3.0, None),
+    )
+    columns = (Column("n", "n"), accuracy, loss, Column("s", "s", "seconds"), accuracy)
+    lines = export.to_latex(Table(columns, rows)).splitlines()
+    assert lines[5:8] == [
+        r"p & \textbf{93.75} & 0.3000 & 1.0 & - \\",
+        r"q & \textbf{93.75 $\pm$ 1.00} & \textbf{0.1000} & 2.0 & 50.00 \\",
+        r"r & 50.00 & - & 3.0 & - \\",
+    ]
+
+
 # For people
 
 
@@ -329,6 +347,22 @@ def test_on_a_terminal_statuses_are_coloured_and_no_text_is_read_as_markup(tmp_p
     assert "[bold]x[/bold]" in text
     assert "failed: [red]no[/red] :smile:" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_where_the_encoding_lacks_blocks_and_signs_they_are_written_in_ascii(tmp_path):
+    for seed in range(3):
+        stored_run(tmp_path, "rule=bp", f"training.seed={seed}", second=seed, test_accuracy=0.875)
+    arguments = (tmp_path, "--group-by", "rule", "--columns", "rule,test_accuracy,curve")
+    row = fdfa_report(*arguments, PYTHONIOENCODING="ascii").stdout.splitlines()[3]
+    assert row.split() == ["bp", "87.50", "+/-", "0.00", "_#"]
+    row = fdfa_report(*arguments, PYTHONIOENCODING="utf-8").stdout.splitlines()[3]
+    assert row.split() == ["bp", "87.50", "±", "0.00", "▁█"]
+
+
+def test_on_a_terminal_runs_come_with_their_curves(tmp_path):
+    stored_run(tmp_path, "rule=bp", curve=(0.0, 0.5, 1.0))
+    assert "▁" + "▅" + "█" in on_terminal(160, tmp_path)
+    assert "█" not in fdfa_report(tmp_path).stdout
 
 
 # What is not a run
