@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from inspect import getdoc
 from itertools import groupby
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _family(module: str, rules: list[type[Rule]]) -> Iterator[str]:
     yield "```\n"
     for rule in rules:
         yield f"### `{rule.model_fields['name'].default}`\n"
-        yield f"{rule.__doc__}\n"
+        yield f"{getdoc(rule)}\n"
         options = {name: field for name, field in rule.model_fields.items() if name != "name"}
         if options:
             yield "| option | default | |"

@@ -224,7 +224,11 @@ class FDFA(_Averaged):
 
 @RULES.register
 class FDFAAdam(_Averaged):
-    """FDFA as in the authors' script: Adam of rate 1e-4 on the feedback, injected at the activation."""
+    """FDFA as in the authors' script: Adam of rate 1e-4 on the feedback, injected at the activation.
+
+    On cifar10/cnn after 3 epochs its test accuracy is 60.81 %, paired 3.47 points below bp
+    (n=2 seeds, too few for an interval).
+    """
 
     name: Literal["fdfa-adam"] = "fdfa-adam"
     feedback_optimizer: FeedbackOptimizer = Adam(lr=1e-4)
@@ -233,7 +237,11 @@ class FDFAAdam(_Averaged):
 
 @RULES.register
 class FDFAStructured(_Averaged):
-    """FDFA with structured perturbations: ±1, one block in turn, shared by patches of positions."""
+    """FDFA with structured perturbations: ±1, one block in turn, shared by patches of positions.
+
+    On cifar10/cnn after 3 epochs its test accuracy is 63.18 %, paired 2.36 points above
+    fdfa-adam and 1.11 points below bp (n=2 seeds, too few for an interval).
+    """
 
     name: Literal["fdfa-s"] = "fdfa-s"
     feedback_rate: FeedbackRate = 0.003
