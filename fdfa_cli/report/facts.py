@@ -11,16 +11,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from fdfa_cli.errors import RunDamaged, UsageError, did_you_mean
-from fdfa_cli.report.tables import DETAILS, SUMMARY, Column, Value
+from fdfa_cli.report.tables import DETAILS, SUMMARY, Column, Kind, Value
 from fdfa_cli.runs import Run
 
 SEED = "training.seed"
 _COLUMNS = {column.name: column for column in (*SUMMARY, *DETAILS)}
+#: What a name that ends so holds.
+_KINDS: dict[str, Kind] = {"_seconds": "seconds", "_bytes": "bytes", "_accuracy": "fraction"}
 _TRAINING = re.compile(r"(?m)^training:\n(?:  .*\n?)*")
 _SEED_LINE = re.compile(r"(?m)^  seed: .*\n?")
 
@@ -128,10 +130,10 @@ class Facts:
         choice = "." in name or not any(name in run.record.summary for run in self.runs)
         if any(isinstance(value, str) for value in values):
             return Column(name, title, choice=choice)
-        for end, kind in (("_seconds", "seconds"), ("_bytes", "bytes"), ("_accuracy", "fraction")):
+        for end, kind in _KINDS.items():
             if name.endswith(end):
-                title = title.removesuffix(f" {end[1:]}") if kind != "fraction" else title
-                return Column(name, title, kind, choice, _best(name))  # type: ignore[arg-type]
+                title = title if kind == "fraction" else title.removesuffix(f" {kind}")
+                return Column(name, title, kind, choice, _best(name))
         whole = all(isinstance(value, int) for value in values)
         return Column(name, title, "count" if whole else "number", choice, _best(name))
 
@@ -176,8 +178,10 @@ def _values(run: Run) -> dict[str, Value]:
     }
 
 
-def _best(name: str) -> Any:
-    return "max" if name.endswith("_accuracy") else "min" if name.endswith("_loss") else None
+def _best(name: str) -> Literal["max", "min"] | None:
+    if name.endswith("_accuracy"):
+        return "max"
+    return "min" if name.endswith("_loss") else None
 
 
 @cache

@@ -27,7 +27,7 @@ COUNTS = ("n", *STATUSES)
 def groups_table(
     facts: Facts, groups: Sequence[Group], query: Query, details: bool = False, curves: bool = False
 ) -> Table:
-    """One row a group, in the order of their keys unless the `query` sorts.
+    """One row a group, in the order given unless the `query` sorts.
 
     Figures are means over completed runs, no recipe and seed counted twice. Every other end of a run has a
     column where there is one (with `details`, always).

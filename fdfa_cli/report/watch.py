@@ -24,7 +24,7 @@ REST = 4.0
 def watch(follower: Follower, query: Query, see: Callable[[Look], None]) -> None:
     """Show what `follower` finds until an exception (Ctrl-C) ends it; `see` is told of every look.
 
-    Raises `UsageError` as the first look would; afterwards names may come and go with the runs.
+    Raises `UsageError` for a name of the `query` that the runs do not have.
     """
     with _Screen() if sys.stdout.isatty() else _Pipe() as screen:
         while True:
