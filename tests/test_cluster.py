@@ -23,6 +23,7 @@ from fdfa_cli.runs import Run, scan
 from fdfa_cli.sweep.engines import Choice, Job
 from fdfa_cli.sweep.engines.cluster import Cluster
 from fdfa_cli.sweep.engines.news import Copy, End, News, Reporter
+from fdfa_cli.sweep.engines.remote import Task, pack, train
 from fdfa_cli.sweep.engines.work import work
 from fdfa_cli.sweep.names import EngineName
 from fdfa_cli.sweep.plan import plan
@@ -232,6 +233,46 @@ def test_a_run_written_from_news_is_the_run_itself(tmp_path):
     assert reporter.news() is None
 
 
+def test_a_task_of_several_jobs_is_a_stack(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)  # a task sets it, on a machine of its own
+    monkeypatch.setenv("FDFA_DATA", str(tmp_path))
+    several, copies = jobs(tmp_path / "here"), {}
+    task = Task(pack(several), (), "", ("fdfa", "sweep"), 4)
+    for news in train(task, stopped=lambda: False, fetch=dict):
+        copy = copies.setdefault(news.position, Copy(several[news.position]))
+        outcome = copy.take(news)
+        assert outcome is None or outcome.status == "completed"
+    runs = {run.record.facts["identity"]: run for run in scan([tmp_path / "here"]).runs}
+    assert set(runs) == {job.identity for job in several}
+    for job in several:
+        alone = work(Job(job.recipe, job.identity, tmp_path / "alone"), lambda: False, 1)
+        assert alone.run is not None
+        mine, other = runs[job.identity].record, Run.open(alone.run).record
+        assert mine.provenance[0]["stacked"] == len(several)
+        assert mine.provenance[0]["command"] == ["fdfa", "sweep"]
+        assert mine.summary["val_loss"] == pytest.approx(other.summary["val_loss"], rel=1e-4)
+
+
+def test_a_task_that_is_stopped_tells_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("FDFA_DATA", str(tmp_path))
+    job = jobs(tmp_path / "here", epochs=5000)[0]
+    copy, last, asked = Copy(job), None, iter([False, False])
+    for news in train(Task(pack([job]), (), "", ("fdfa",), 1), lambda: next(asked, True), dict):
+        last = copy.take(news)
+    assert last is not None
+    assert last.run is not None
+    run = Run.open(last.run)
+    assert (run.status, run.checkpoint.exists()) == ("interrupted", True)
+    assert run.record.summary["epochs"] < 5000
+
+
+def test_a_machine_with_another_version_says_so(tmp_path):
+    task = Task(pack(jobs(tmp_path)), (), "", ("fdfa",), 1, version="0.0.0")
+    with pytest.raises(UsageError, match=r"is 0\.0\.0 on the driver"):
+        next(train(task, lambda: False, dict))
+
+
 def test_rows_of_a_lost_attempt_beyond_its_checkpoint_are_cut(tmp_path):
     def rows(*epochs: int, mark: int) -> tuple[dict[str, Any], ...]:
         return tuple({"epoch": epoch, "val_accuracy": mark / 10} for epoch in epochs)
@@ -296,8 +337,10 @@ class Machines:
 def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monkeypatch):
     monkeypatch.setattr("fdfa_cli.sweep.engines.cluster.connect", lambda address: Machines(*machines))
     small = plan(parse((BASE.replace("cpu", device) + GRID).encode(), "r.yaml"))
-    cluster = Cluster([Job(t.recipe, t.identity, Path("x")) for t in small.trials], None)
+    work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
+    cluster = Cluster(work, None)
     assert (cluster._gpus, cluster.workers) == (gpus, workers)
+    assert [len(task) for task in cluster._tasks(work)] == ([4] if gpus else [1] * 4)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -58,6 +58,18 @@ def _small(recipe: Recipe) -> bool:
     return count <= SMALL and all(len(draw.shape) < 3 for draw in draws)
 
 
+def cut(jobs: Sequence[Job], processes: int, highest: Callable[[Job], int]) -> list[list[Job]]:
+    """Stacks of `jobs` for so many processes, the largest first; `highest` caps those of jobs like one."""
+    share = max(SMALLEST, math.ceil(len(jobs) / processes))
+    stacks = []
+    for group in groups(job.recipe for job in jobs):
+        height = min(share, highest(jobs[group[0]]))
+        count = math.ceil(len(group) / height)
+        cuts = [len(group) * i // count for i in range(count + 1)]
+        stacks += [[jobs[i] for i in group[a:b]] for a, b in itertools.pairwise(cuts)]
+    return sorted(stacks, key=len, reverse=True)
+
+
 class Batched:
     """See `Engine`. `largest` caps a stack; with `gpus`, process i sees GPU i and no other."""
 
@@ -76,14 +88,7 @@ class Batched:
 
     def stacks(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """The jobs as they train together, the largest stacks first."""
-        share = max(SMALLEST, math.ceil(len(jobs) / self._processes))
-        stacks = []
-        for group in groups(job.recipe for job in jobs):
-            height = min(self._largest, share, self._fitting(jobs[group[0]]))
-            count = math.ceil(len(group) / height)
-            cuts = [len(group) * i // count for i in range(count + 1)]
-            stacks += [[jobs[i] for i in group[a:b]] for a, b in itertools.pairwise(cuts)]
-        return sorted(stacks, key=len, reverse=True)
+        return cut(jobs, self._processes, lambda job: min(self._largest, self._fitting(job)))
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.sweep.engines.batched import LARGEST, cut
 from fdfa_cli.sweep.engines.connection import connect
 from fdfa_cli.sweep.engines.desk import Desk, Shipment
 from fdfa_cli.sweep.engines.news import Copy, End, News
@@ -39,7 +40,10 @@ GRACE = 60.0
 
 
 class Cluster:
-    """See `Engine`. Trains at most `limit` of `jobs` at a time, by default as many as fit the cluster.
+    """See `Engine`. At most `limit` tasks train `jobs` at a time, by default as many as fit the cluster.
+
+    On CPUs a task is one job, whose digits are then those of the serial engine. On a GPU, which one small
+    job would leave idle, it is a stack of jobs (see `batched`).
 
     `address` is that of a running cluster (``host:port``, or ``auto``); None starts one on this machine.
     Raises `UsageError` where Ray is not installed, the cluster cannot be reached, or none of its machines
@@ -66,7 +70,7 @@ class Cluster:
         shipment = Shipment.of(jobs)
         desk = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Desk).remote(shipment.files)
         task = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(_task)
-        waiting: deque[Sequence[Job]] = deque([job] for job in jobs)
+        waiting: deque[Sequence[Job]] = deque(self._tasks(jobs))
         running: dict[Stream, _Attempt] = {}
         losses: Counter[str] = Counter()
         with stopping() as stop:
@@ -112,6 +116,10 @@ class Cluster:
         given_up = [job for job in jobs if losses[job.identity] >= ATTEMPTS]
         failed = _Attempt(given_up).failed(f"lost {ATTEMPTS} times: {reason}")
         return failed, [job for job in jobs if losses[job.identity] < ATTEMPTS]
+
+    def _tasks(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """The jobs as they train together."""
+        return cut(jobs, self.workers, lambda job: LARGEST) if self._gpus else [[job] for job in jobs]
 
     def _task(self, jobs: Sequence[Job], digest: str) -> Task:
         return Task(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)

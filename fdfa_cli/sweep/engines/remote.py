@@ -24,6 +24,7 @@ from fdfa_cli.data.shipping import provide
 from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.sweep.engines.batched import Batched
 from fdfa_cli.sweep.engines.news import News, Reporter
 from fdfa_cli.sweep.engines.work import work_stacked
 
@@ -95,11 +96,12 @@ class _Training(Thread):
         self.jobs, self._workers = jobs, workers
 
     def run(self) -> None:
-        """Train them, stacked where they are several."""
+        """Train them, stacked as far as the memory of this machine allows."""
         positions = {job.identity: position for position, job in enumerate(self.jobs)}
         try:
-            for outcome in work_stacked(self.jobs, self.stop.is_set, self._workers):
-                self.outcomes.put((positions[outcome.job.identity], outcome))
+            for stack in Batched(self.jobs, 1).stacks(self.jobs):
+                for outcome in work_stacked(stack, self.stop.is_set, self._workers):
+                    self.outcomes.put((positions[outcome.job.identity], outcome))
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one
             self.error = error
 
