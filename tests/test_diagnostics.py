@@ -23,6 +23,7 @@ from torch import Tensor
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
 from fdfa_cli.diagnostics import blocks
+from fdfa_cli.diagnostics import figures as figures_of
 from fdfa_cli.diagnostics.figures import Moments, dead, spread
 from fdfa_cli.diagnostics.meters import Scales
 from fdfa_cli.diagnostics.moment import Moment, moments
@@ -270,6 +271,13 @@ def test_activity_norms_and_dead_units(network):
         assert found[l]["dead_units"] == pytest.approx(1 - fires.double().mean().item())
     assert found[0]["dead_units"] > 0
     assert dead(torch.tensor([[0.0, 1.0], [0.0, 0.0]])) == 0.5
+
+
+def test_a_cosine_of_what_is_not_finite_or_zero_is_none():
+    one, other = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
+    assert figures_of.cosine(one, other) == pytest.approx(1)
+    for bad in ([0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]):
+        assert figures_of.cosine(one, torch.tensor(bad)) is None
 
 
 # --- bias and variance -----------------------------------------------------------------------------------

@@ -23,10 +23,9 @@ def norm(t: torch.Tensor) -> float:
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    """Cosine between all entries of `a` and of `b`; None where either is zero."""
-    product = torch.dot(a.flatten().double(), b.flatten().double()).item()
-    value = ratio(product, norm(a) * norm(b))
-    return None if value is None else min(1.0, max(-1.0, value))
+    """Cosine between all entries of `a` and of `b`; None where either is zero or not finite."""
+    value = ratio(_dot(a.flatten(), b.flatten()), norm(a) * norm(b))
+    return None if value is None or math.isnan(value) else min(1.0, max(-1.0, value))
 
 
 def angle(value: float | None) -> float | None:
