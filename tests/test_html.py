@@ -416,6 +416,7 @@ def test_it_passes_axe(tab, shown, width, dark):
         assert found["passes"] > 25
 
 
+@pytest.mark.slow
 def test_five_hundred_runs_make_a_page_of_less_than_five_megabytes(tab, tmp_path):
     recipe = {f"training__option_{i}": f"value {i}" for i in range(30)}  # as long as a real one
     sweep = itertools.product(range(20), ([64, 64], [128], [256], [512], [1024, 32]), range(5))
