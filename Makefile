@@ -43,6 +43,7 @@ bench: $(STAMP) ## time and memory of a step, every network and rule, against pl
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/commands.py
 
 bench-quick: $(STAMP) ## the same for mlp and cnn; fails where a target is missed
 	$(BIN)/python benchmarks/steps.py --quick

@@ -225,7 +225,7 @@ def test_memory_and_jobs_cut_the_stacks(monkeypatch, tmp_path):
     plenty = 1e15
     assert heights(plenty, 1) == [40]
     assert heights(plenty, 2) == [20, 20]
-    assert heights(plenty, 20) == [batched.SMALLEST] * 10
+    assert heights(plenty, 20) == [batched.SMALLEST] * (40 // batched.SMALLEST)
     assert heights(plenty, 1, largest=12) == [10] * 4
     assert heights(plenty, 1, largest=1) == [1] * 40
     assert heights(10.5 * size / batched.SHARE, 1) == [10] * 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from fdfa_cli.recipe.schema import Recipe, Training
 from fdfa_cli.runs import Run
 from fdfa_cli.train.allocator import keep_freed_memory
 from fdfa_cli.train.course import Course
+from fdfa_cli.train.footprint import EVALUATION_BATCH
 from fdfa_cli.train.progress import Progress
 from fdfa_cli.train.session import Session
 from fdfa_cli.train.stack import Stack
 
 #: Steps between looks at the running loss, where a training that has diverged is stopped.
 WATCH_EVERY = 100
-#: Samples a forward pass in evaluation.
-EVALUATION_BATCH = 500
+#: Trainings whose epochs are stored at the same time.
+WRITERS = 8
 
 #: What the loop moves: one session, or several stacked.
 Team = Session | Stack
@@ -124,10 +126,15 @@ def epoch(
     clock.start()
     scores = evaluate(team, splits.validation, "val")
     seconds = clock.stop() / len(courses)
-    for course, score in zip(courses, scores, strict=True):
+
+    def store(course: Course, score: dict[str, float]) -> None:
         if not course.ended:
             with course.own_failure():
                 progress.epoch(course.finish_epoch({**score, "eval_seconds": seconds}))
+
+    # Most of it is waiting for the disk, for which several can wait at the same time.
+    with ThreadPoolExecutor(min(len(courses), WRITERS)) as writers:
+        list(writers.map(store, courses, scores))
     conclude(team, courses, splits.test)
     return False
 

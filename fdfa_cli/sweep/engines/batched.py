@@ -35,7 +35,7 @@ from fdfa_cli.train.loop import prepare
 #: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
 LARGEST = 64
 #: A group is not cut into stacks smaller than this for the sake of another process.
-SMALLEST = 4
+SMALLEST = 8
 #: Part of the free memory that stacks may take.
 SHARE = 0.6
 
