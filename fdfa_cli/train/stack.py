@@ -3,7 +3,9 @@
 A `Stack` is made of sessions and dissolves into them. While it stands, every tensor of theirs is a row of
 one of its own (parameters K×…, running statistics K×…), so each session stays complete: it is evaluated,
 checkpointed and stopped as if it were alone. Each keeps its own random streams and data order, and draws
-from them what it would draw alone; the sums of a step are the same, rounded in another order.
+from them what it would draw alone; the sums of a step are the same, rounded in another order. Over many
+steps training amplifies that, as it does the rounding of another number of threads: accuracies after long
+trainings agree to a few samples, and of configurations as good as tied another may win.
 
 Optimizers are torch's own. Those for parameters work entry by entry, so one of them moves the rows of all
 sessions whose settings are the same; sessions with equal settings should be neighbours.
