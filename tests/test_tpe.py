@@ -19,7 +19,10 @@ from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.load import parse
 from fdfa_cli.sweep import search
+from fdfa_cli.sweep.engines import Choice, Job
+from fdfa_cli.sweep.engines.processes import Processes
 from fdfa_cli.sweep.engines.serial import Serial
+from fdfa_cli.sweep.names import EngineName
 from fdfa_cli.sweep.options import Space, Sweep, Tpe
 from fdfa_cli.sweep.plan import plan
 from fdfa_cli.sweep.run import Runner, run, told
@@ -163,6 +166,15 @@ def test_processes_give_what_serial_gives(tmp_path, capsys):
     assert one == other
     assert len(one[1]) == 14
     assert first[:-1] == capsys.readouterr().out.splitlines()[:-1]
+
+
+def test_it_is_not_stacked_since_it_follows_results_to_the_last_digit(tmp_path, capsys):
+    file = recipe(tmp_path, TPE)
+    assert fdfa(["sweep", str(file), "--engine", "batched", "--results", str(tmp_path / "r")]) == 2
+    assert "take auto, serial, processes or ray" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    work = [Job(trial.recipe, trial.identity, tmp_path) for trial in planned(TPE).trials]
+    assert isinstance(Choice(EngineName.auto, 2, exact=True)(work), Processes)
 
 
 @pytest.mark.parametrize(("section", "base"), [(TPE, BASE), (PRUNED, FOUR)], ids=["whole", "pruned"])

@@ -74,10 +74,10 @@ def sweep(
 
     for file in plugin or []:
         load_plugin(file)
-    chooser = engines.Choice(engine, jobs, plugin or [], address)
     given = list(overrides or [])
     file = find(recipe)
     plan = make_plan(apply(load(file), given))
+    chooser = engines.Choice(engine, jobs, plugin or [], address, plan.sweep.learns)
     folder = folder_of(plan.base, file.stem, "sweep", results)
     if dry_run:
         store = Store(folder)

@@ -182,6 +182,11 @@ class Sweep(Options):
         """The seeds of every configuration, where a number counts up from `first`."""
         return seed_list(self.seeds, first)
 
+    @property
+    def learns(self) -> bool:
+        """Whether what is drawn depends on what earlier trials came to."""
+        return self.search == "tpe"
+
     def better(self, value: float) -> float:
         """`value` of the metric, turned so that more is better."""
         return value if METRICS[self.metric] == "maximize" else -value

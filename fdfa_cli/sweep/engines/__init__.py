@@ -66,36 +66,49 @@ class Engine(Protocol):
 class Choice:
     """Who is asked to train: an engine by `name`, `workers` at a time (by default as fit the machine).
 
-    `plugins` are loaded by whoever trains; `address` is that of a cluster. Raises `UsageError` where it is
-    given to an engine that knows none.
+    `plugins` are loaded by whoever trains; `address` is that of a cluster. `exact`: a trial must come to
+    what it comes to alone to the last digit, so no stacks. Raises `UsageError` where the engine knows no
+    address, or trains nothing but stacks.
     """
 
     name: EngineName
     workers: int | None = None
     plugins: Sequence[Path] = ()
     address: str | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.address is not None and self.name is not EngineName.ray:
             raise UsageError(f"--address is for --engine ray, and this is --engine {self.name}")
+        if self.exact and self.name is EngineName.batched:
+            raise UsageError(
+                "a search that learns follows results to the last digit, which --engine batched changes by "
+                "rounding: take auto, serial, processes or ray"
+            )
 
     def __call__(self, jobs: Sequence[Job]) -> Engine:
         """The engine for `jobs`; raises `UsageError` where what a job needs is not there."""
         if self.name is EngineName.ray:
             from fdfa_cli.sweep.engines.cluster import Cluster
 
-            return Cluster(jobs, self.workers, self.plugins, self.address)
+            return Cluster(jobs, self.workers, self.plugins, self.address, self.exact)
         from fdfa_cli.sweep.engines.work import check
 
         check(jobs)
-        return choose(self.name, jobs, self.workers, self.plugins)
+        return choose(self.name, jobs, self.workers, self.plugins, self.exact)
 
 
-def choose(name: EngineName, jobs: Sequence[Job], workers: int | None, plugins: Sequence[Path]) -> Engine:
+def choose(
+    name: EngineName,
+    jobs: Sequence[Job],
+    workers: int | None,
+    plugins: Sequence[Path],
+    exact: bool = False,
+) -> Engine:
     """The engine of this machine called `name` for `jobs`, training `workers` at a time.
 
-    `auto` is batched where that pays (see `batched.pays`), else processes where more than one job can train
-    at a time, else serial. For batched, `workers` caps a stack.
+    `auto` is batched where that pays (see `batched.pays`) and need not be `exact`, else processes where more
+    than one job can train at a time, else serial. For batched, `workers` caps a stack.
     """
     from fdfa_cli.sweep.engines import batched
     from fdfa_cli.sweep.engines.processes import Processes
@@ -104,8 +117,8 @@ def choose(name: EngineName, jobs: Sequence[Job], workers: int | None, plugins: 
     if name is EngineName.serial:
         return Serial()
     gpus = _gpus(jobs)
-    stacking = name is EngineName.auto and workers != 1 and batched.pays(jobs, bool(gpus))
-    if name is EngineName.batched or stacking:
+    auto = name is EngineName.auto and workers != 1 and not exact
+    if name is EngineName.batched or (auto and batched.pays(jobs, bool(gpus))):
         return batched.Batched(jobs, gpus or _cores(jobs), gpus, plugins, workers)
     workers = workers or min(len(jobs), gpus or _cores(jobs)) or 1
     if name is EngineName.auto and workers == 1:

@@ -43,7 +43,7 @@ class Cluster:
     """See `Engine`. At most `limit` tasks train `jobs` at a time, by default as many as fit the cluster.
 
     On CPUs a task is one job, whose digits are then those of the serial engine. On a GPU, which one small
-    job would leave idle, it is a stack of jobs (see `batched`).
+    job would leave idle, it is a stack of jobs (see `batched`), unless they must be `exact`.
 
     `address` is that of a running cluster (``host:port``, or ``auto``); None starts one on this machine.
     Raises `UsageError` where Ray is not installed, the cluster cannot be reached, or none of its machines
@@ -51,9 +51,15 @@ class Cluster:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], limit: int | None, plugins: Sequence[Path] = (), address: str | None = None
+        self,
+        jobs: Sequence[Job],
+        limit: int | None,
+        plugins: Sequence[Path] = (),
+        address: str | None = None,
+        exact: bool = False,
     ) -> None:
         self._ray = connect(address)
+        self._exact = exact
         self._limit = limit
         self._plugins = tuple((file.name, file.read_bytes()) for file in plugins)
         self._threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
@@ -119,7 +125,9 @@ class Cluster:
 
     def _tasks(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """The jobs as they train together."""
-        return cut(jobs, self.workers, lambda job: LARGEST) if self._gpus else [[job] for job in jobs]
+        if self._exact or not self._gpus:
+            return [[job] for job in jobs]
+        return cut(jobs, self.workers, lambda job: LARGEST)
 
     def _task(self, jobs: Sequence[Job], digest: str) -> Task:
         return Task(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)
