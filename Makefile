@@ -41,6 +41,7 @@ docs: $(STAMP)  ## docs/rules.md, from the registry
 
 bench: $(STAMP) ## time and memory of a step, every network and rule, against plain PyTorch
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/commands.py

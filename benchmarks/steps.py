@@ -25,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Task:
     plain: Callable[[], nn.Module]
     shape: tuple[int, ...]
     turns: int
+    classes: int = CLASSES
 
 
 TASKS = {
@@ -84,14 +85,13 @@ TARGETS = {
 }
 
 
-def contender(name: str, rule: str) -> Callable[[], None]:
+def contender(task: Task, rule: str) -> Callable[[], None]:
     """A function that takes one step on the next batch: of `rule`, or of one of `YARDSTICKS`."""
-    task = TASKS[name]
     recipe = read(task.recipe, [*task.overrides, f"rule={'bp' if rule in YARDSTICKS else rule}"]).recipe
     generator = torch.Generator().manual_seed(0)
     size = recipe.training.batch_size
     x = torch.rand(BATCHES, size, *task.shape, generator=generator)
-    y = torch.randint(CLASSES, (BATCHES, size), generator=generator)
+    y = torch.randint(task.classes, (BATCHES, size), generator=generator)
     turn = iter(range(10**9))
 
     if rule in YARDSTICKS:
@@ -108,7 +108,7 @@ def contender(name: str, rule: str) -> Callable[[], None]:
 
         return step
 
-    network = recipe.network.build(task.shape, CLASSES)
+    network = recipe.network.build(task.shape, task.classes)
     session = Session(recipe, network, samples=60_000, device=torch.device("cpu"))
 
     def step() -> None:
@@ -119,14 +119,14 @@ def contender(name: str, rule: str) -> Callable[[], None]:
     return step
 
 
-def times(name: str, rules: list[str]) -> dict[str, list[float]]:
+def times(task: Task, rules: Sequence[str]) -> dict[str, list[float]]:
     """Mean seconds of a step in each turn, the contenders taking turns."""
-    steps = {rule: contender(name, rule) for rule in rules}
+    steps = {rule: contender(task, rule) for rule in rules}
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
     seconds: dict[str, list[float]] = {rule: [] for rule in rules}
-    for _ in range(TASKS[name].turns):
+    for _ in range(task.turns):
         for rule, step in steps.items():
             step()
             begun = time.perf_counter()
@@ -137,18 +137,23 @@ def times(name: str, rules: list[str]) -> dict[str, list[float]]:
 
 
 def peak_memory(name: str, rule: str) -> int:
-    """Bytes that three steps in a fresh process add to what it held before them."""
+    """Bytes that three steps in a fresh process add to what it held before them.
+
+    On one thread, and with a C library that gives freed blocks back at once: the figure is the same each time.
+    """
     command = [sys.executable, __file__, "--memory", name, rule]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    return int(output)
 
 
 def report_memory(name: str, rule: str) -> None:
     """The other side of `peak_memory`. Linux only: it resets the kernel's high-water mark."""
-    contender(name, rule)()  # what both sides load at first use is not counted
+    contender(TASKS[name], rule)()  # what both sides load at first use is not counted
     gc.collect()
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    step = contender(name, rule)
+    step = contender(TASKS[name], rule)
     for _ in range(3):
         step()
     print((status("VmHWM") - before) * 1024)
@@ -206,7 +211,7 @@ def main() -> int:
     results: dict[str, dict[str, dict[str, float]]] = {}
     missed = []
     for name in networks:
-        seconds = times(name, rules)
+        seconds = times(TASKS[name], rules)
         base = statistics.median(seconds["torch"])
         results[name] = {}
         for rule, values in seconds.items():
