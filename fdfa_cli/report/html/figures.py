@@ -26,14 +26,14 @@ class Figure:
 def figures(material: Material, sheet: Sheet) -> list[Figure]:
     """All plots; their styles go into `sheet`."""
     found = []
-    for plot in PLOTS:
+    for number, plot in enumerate(PLOTS):
         svgs: dict[str, str] = {}
         try:
             with house_style():
                 for name, width in WIDTHS.items():
                     picture = plot.draw(material, width)
                     label = f"{plot.title}. {picture.caption}"
-                    svgs[name] = inline(picture.figure, f"{plot.name}-{name}", sheet, label)
+                    svgs[name] = inline(picture.figure, f"f{number}{name[0]}", sheet, label)
         except DoesNotApply as reason:
             found.append(Figure(plot.name, plot.title, {}, "", str(reason)))
         else:
