@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 EngineOption = Annotated[
     EngineName,
     typer.Option(
+        metavar="ENGINE",  # the list would be broken inside a name; the help has it
         help="serial: one after the other in this process; batched: stacked, as one computation; "
-        "processes: several at a time; ray: on a cluster. auto: batched for small networks, else processes."
+        "processes: several at a time; ray: on a cluster. auto: batched for small networks, else processes.",
     ),
 ]
 AddressOption = Annotated[
