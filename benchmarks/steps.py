@@ -139,7 +139,7 @@ def times(task: Task, rules: Sequence[str]) -> dict[str, list[float]]:
 def peak_memory(name: str, rule: str) -> int:
     """Bytes that three steps in a fresh process add to what it held before them.
 
-    On one thread, and with a C library that gives freed blocks back at once, so that it is the same each time.
+    On one thread, and with a C library that gives freed blocks back at once, so it is always the same.
     """
     command = [sys.executable, __file__, "--memory", name, rule]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
