@@ -5,7 +5,8 @@
                + random numbers of a step × (drawn, stacked, spread, used)
                + the two widest layers × an evaluation batch × (input, output) )
 
-An estimate, and rather too much: only some optimizers keep two moments, only some rules a tangent.
+An estimate: only some optimizers keep two moments, only some rules a tangent. For fdfa under Adam,
+64-512-512-10 in a stack of 24, it says 11.9 MiB a trial; a process that trained it grew by 12.5.
 """
 
 from __future__ import annotations
