@@ -74,7 +74,9 @@ class BatchNorm(Layer):
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
             return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
-        running = Running(running_mean.clone(), running_var.clone(), self.momentum)
+        # Made from x, so that under `torch.func.vmap` they are stacked wherever x is.
+        mean, var = (x.new_empty(t.shape, dtype=t.dtype).copy_(t) for t in (running_mean, running_var))
+        running = Running(mean, var, self.momentum)
         y, mean, rstd = normalise(x, weight, bias, running, self.eps)
         mode.updates[self.key("running_mean")] = running.mean
         mode.updates[self.key("running_var")] = running.var
