@@ -100,9 +100,9 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
     may use: what is drawn does not depend on their number. One generator would be one thread's work, a
     tenth of a convolutional network's step.
     """
-    pieces = torch.split(values.view(-1), PIECE)
-    if len(pieces) == 1 or values.device.type != "cpu":
+    if values.numel() <= PIECE or values.device.type != "cpu":
         return values.normal_(0.0, scale, generator=generator)
+    pieces = torch.split(values.view(-1), PIECE)
     seeds = torch.empty(len(pieces), dtype=torch.int64).random_(generator=generator).tolist()
 
     def fill(piece: torch.Tensor, seed: int) -> None:
