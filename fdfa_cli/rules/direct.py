@@ -12,7 +12,9 @@ dkp learns F as Kolen and Pollack did: F_l moves with the product of the same tw
 it stands for (at the last hidden block ∇F_l = ∇W_L), and the decay on both makes their difference die out.
 
 drtp needs nothing from above: block l is updated, and its activations freed, before block l+1 runs, so
-peak memory does not grow with depth.
+peak memory does not grow with depth. It pays in accuracy: with targets in place of errors a block keeps
+learning what is already right. On mnist/compare it ends at 93.8 %, where the output layer alone (shallow),
+on random features of 800 units, ends at 95.3 %; on digits it is above shallow.
 
 Sources: Nøkland, NeurIPS 2016 (dfa); Webster, Choi & Ahn, arXiv 2104.08078 (dkp); Frenkel, Lefebvre &
 Bol, Frontiers in Neuroscience 15 (2021) (drtp).

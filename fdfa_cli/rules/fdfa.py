@@ -226,8 +226,8 @@ class FDFA(_Averaged):
 class FDFAAdam(_Averaged):
     """FDFA as in the authors' script: Adam of rate 1e-4 on the feedback, injected at the activation.
 
-    On cifar10/cnn after 3 epochs its test accuracy is 60.81 %, paired 3.47 points below bp
-    (n=2 seeds, too few for an interval).
+    On cifar10/cnn after 3 epochs its test accuracy is 60.76 ± 0.42 %, paired 3.74 ± 1.16 points below bp
+    (n=3 seeds, 95 % intervals).
     """
 
     name: Literal["fdfa-adam"] = "fdfa-adam"
@@ -239,8 +239,8 @@ class FDFAAdam(_Averaged):
 class FDFAStructured(_Averaged):
     """FDFA with structured perturbations: ±1, one block in turn, shared by patches of positions.
 
-    On cifar10/cnn after 3 epochs its test accuracy is 63.18 %, paired 2.36 points above
-    fdfa-adam and 1.11 points below bp (n=2 seeds, too few for an interval).
+    On cifar10/cnn after 3 epochs its test accuracy is 63.38 ± 1.56 %, paired 2.63 ± 1.49 points above
+    fdfa-adam and 1.11 ± 0.87 points below bp (n=3 seeds, 95 % intervals).
     """
 
     name: Literal["fdfa-s"] = "fdfa-s"
