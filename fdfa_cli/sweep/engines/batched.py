@@ -11,9 +11,9 @@ machine, medians of 11):
     64-h-h-10, stacks of 8      h = 256: 0.61       512: 0.77            1024: 1.16
     CNN of mnist/cnn            stacks of 4: 1.82
 
-By the CPU clock of its thread, which the others on that machine do not lengthen, a step in a stack of 32
-took 0.23, 0.24 and 0.26 of one alone (3 × 40 steps). A sweep of 8 rates × 4 seeds over 30 epochs took 106 s
-(35 s of CPU) in two stacks and 259 s (79 s) one after the other, at a load of 8 to 10 on the 2 cores (n=1).
+By the CPU clock of its thread a step in a stack of 32 took 0.23 to 0.30 of one alone (4 measurements). On
+the quiet machine a sweep of 8 rates × 4 seeds over 30 epochs took 20 s in two stacks, 29 s in two processes
+and 46 s one after the other (n=1; start-up, some 4 s of CPU a process, is in all of them).
 
 A small step is mostly calls, which a stack shares; a large one is mostly sums, which it does not, and whose
 operands then leave the caches. Convolutions stacked become grouped ones, for which a CPU has no fast kernel.
