@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fdfa_cli.data import data_root as default_data_root
-from fdfa_cli.registry import DATA
+from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugins() -> Iterator[None]:
+    """What a test registers is forgotten after it: others ask for all that there is."""
+    registries = (DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES)
+    known = [registry.models() for registry in registries]
+    yield
+    for registry, models in zip(registries, known, strict=True):
+        registry._models = models
 
 
 @pytest.fixture
