@@ -158,15 +158,15 @@ def training(results: Path) -> list[Path]:
 @pytest.mark.slow
 def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alone):
     # The first rung is long, the rest short: interrupted in the first, it goes on from rung to rung.
-    section = PRUNED.replace("rule: median", "rule: median, first: 120").replace("trials: 7", "trials: 4")
-    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 123"))
+    section = PRUNED.replace("rule: median", "rule: median, first: 800").replace("trials: 7", "trials: 4")
+    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 803"))
     results = tmp_path / "results"
     code, error = stopped(signal.SIGINT, file, results, "ray", 0)
     assert code == 130, error
     assert error.endswith("fdfa: interrupted; what is done is stored: the same command goes on\n")
     runs = scan([results]).runs
     assert {run.status for run in runs} == {"interrupted"}
-    assert any(run.record.summary["epochs"] < 120 for run in runs)
+    assert any(run.record.summary["epochs"] < 800 for run in runs)
     assert all(run.checkpoint.exists() for run in runs)
     command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results)]
     done = subprocess.run([*command, "--engine", "ray"], capture_output=True, text=True, timeout=HANGS)
