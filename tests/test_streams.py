@@ -114,3 +114,16 @@ def test_streams_of_different_seed_purpose_or_epoch_are_uncorrelated() -> None:
 def test_the_stream_of_a_key_never_changes() -> None:
     """Results recorded under a seed stay reproducible: changing this derivation is a breaking change."""
     assert stream(0, "init").initial_seed() == 2783952298198786259
+
+
+def test_long_gaussian_draws_do_not_depend_on_the_number_of_threads() -> None:
+    threads, drawn = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            drawn.append(Draw((2**18 + 5,), "gaussian").sample(stream(0, "v")))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(values, drawn[0]) for values in drawn)
+    first, second = drawn[0][: 2**18].chunk(2)  # two pieces, each from a generator of its own
+    assert abs((first * second).mean()) < Z / math.sqrt(len(first))
