@@ -107,6 +107,7 @@ CASES = [
     ),
     Case("batch norm of vectors", BatchNorm(5), (5,), lambda: nn.BatchNorm1d(5)),
     Case("batch norm of images", BatchNorm(3), (3, 4, 5), lambda: nn.BatchNorm2d(3)),
+    Case("batch norm of one channel", BatchNorm(1), (1, 4, 5), lambda: nn.BatchNorm2d(1)),
     Case("layer norm of vectors", LayerNorm(5), (5,), lambda: nn.LayerNorm(5)),
     Case("layer norm of images", LayerNorm(3), (3, 4, 5), lambda: nn.GroupNorm(1, 3)),
     *(Case(name, Activation(name), (7,), module) for name, module in ACTIVATIONS.items()),

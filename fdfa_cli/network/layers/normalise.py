@@ -5,9 +5,9 @@
 
 Torch's own, but for images of few channels on a CPU. There its kernels walk the channels of one position
 at a time, which fills no vector register. Folding k neighbouring positions into the axis of the channels
-makes rows k times as wide, over which sums and affine maps run at the memory's speed; the k sums of a
-channel are added up at the end. On two cores, 64 images of 15×28×28 take 0.3 ms in place of 1.2 forward
-and 0.4 in place of 1.3 backward; 40×24×24, 0.5 in place of 0.7 and 0.45 in place of 0.85.
+makes rows k times as wide, over which sums and affine maps run at the memory's speed; what the k columns
+of a channel give is put together at the end. Of 64 images of 15×28×28, on one thread, forward takes 0.6 ms
+in place of 1.3 and backward 0.6 in place of 1.1; of 40×24×24 about the same as torch's.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Running(NamedTuple):
 
     def move(self, mean: torch.Tensor, var: torch.Tensor) -> None:
         """Towards those of a batch."""
-        self.mean.copy_(torch.lerp(self.mean, mean, self.momentum))
-        self.var.copy_(torch.lerp(self.var, var, self.momentum))
+        self.mean.lerp_(mean, self.momentum)
+        self.var.lerp_(var, self.momentum)
 
 
 def normalise(
@@ -48,12 +48,14 @@ def normalise(
         )
         return y, mean, rstd
     rows, count = _rows(x, k), x.numel() // x.shape[1]
-    mean = _unfolded(rows.sum(0), k) / count
-    squares, _ = _sums(rows, rows, mean, torch.ones_like(mean), k)  # Σ x (x − μ) = Σ (x − μ)²
-    rstd = (squares / count + eps).rsqrt()
-    running.move(mean, squares / max(count - 1, 1))
+    means, variances = torch.ops.aten.batch_norm_update_stats(rows, None, None, 0.0)
+    between, mean = torch.var_mean(means.view(k, -1), 0, correction=0)
+    var = variances.view(k, -1).mean(0) + between  # within the columns, and between them
+    rstd = (var + eps).rsqrt()
+    running.move(mean, var * (count / max(count - 1, 1)))
     scale = weight * rstd
-    y = torch.addcmul((bias - mean * scale).repeat(k), rows, scale.repeat(k))
+    shift = torch.addcmul(bias, mean, scale, value=-1)
+    y = torch.addcmul(_folded(shift, k), rows, _folded(scale, k))
     return _images(y, x), mean, rstd
 
 
@@ -66,32 +68,38 @@ def normalise_vjp(
     mask: Mask,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Those of dx, ∇γ = Σ x̂ dy and ∇β = Σ dy that `mask` asks for."""
-    k = _fold(x)
+    k = _fold(x, dy)
     if k == 1:
         result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, None, None, mean, rstd, True, 0.0, mask
         )
         return result
     cotangents, rows, count = _rows(dy, k), _rows(x, k), x.numel() // x.shape[1]
-    grad_weight, grad_bias = _sums(cotangents, rows, mean, rstd, k)
+    _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+        cotangents, rows, None, None, None, _folded(mean, k), _folded(rstd, k), True, 0.0, (False, True, True)
+    )
+    grad_weight, grad_bias = grad_weight.view(k, -1).sum(0), grad_bias.view(k, -1).sum(0)
     if not mask[0]:
         return dy, grad_weight, grad_bias
     scale = weight * rstd
-    slope = -scale * rstd * grad_weight / count
-    shift = -scale * grad_bias / count - slope * mean
-    dx = torch.addcmul(torch.addcmul(shift.repeat(k), rows, slope.repeat(k)), cotangents, scale.repeat(k))
+    slope = scale * rstd * grad_weight / -count
+    shift = scale * grad_bias / -count - slope * mean
+    dx = torch.addcmul(_folded(shift, k), rows, _folded(slope, k))
+    dx.addcmul_(cotangents, _folded(scale, k))  # in place: a tensor of this size less at a step's peak
     return _images(dx, x), grad_weight, grad_bias
 
 
-def _fold(x: torch.Tensor) -> int:
+def _fold(x: torch.Tensor, dy: torch.Tensor | None = None) -> int:
     """How many positions make a row: a power of two that divides all; 1 leaves the work to torch.
 
-    As it is where autograd records, whose graph goes through torch's own kernel only.
+    As it is where autograd records or `torch.func.vmap` stacks, which know torch's own kernels only.
     """
     channels = x.shape[1]
     if x.ndim < 4 or 2 * channels > WIDTH or x.dtype.itemsize < 4:
         return 1
     if x.device.type != "cpu" or x.requires_grad:
+        return 1
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, dy) if t is not None):
         return 1
     return math.gcd(x.numel() // channels, 2 ** int(math.log2(WIDTH / channels)))
 
@@ -107,17 +115,6 @@ def _images(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return rows.view(b, h, w, c).permute(0, 3, 1, 2)
 
 
-def _unfolded(sums: torch.Tensor, k: int) -> torch.Tensor:
-    """Each channel's sum (C) of the k sums (kC) that a row has of it."""
-    return sums.view(k, -1).sum(0)
-
-
-def _sums(
-    dy: torch.Tensor, rows: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Σ dy (x − μ) rstd and Σ dy, one a channel: what torch's kernel gives as ∇γ and ∇β."""
-    mean, rstd = mean.repeat(k), rstd.repeat(k)
-    _, weight, bias = torch.ops.aten.native_batch_norm_backward(
-        dy, rows, torch.ones_like(mean), None, None, mean, rstd, True, 0.0, (False, True, True)
-    )
-    return _unfolded(weight, k), _unfolded(bias, k)
+def _folded(values: torch.Tensor, k: int) -> torch.Tensor:
+    """One number a channel (C) for each of the k columns that a row has of it (kC)."""
+    return values.expand(k, -1).contiguous().view(-1)
