@@ -24,6 +24,15 @@ def channels_last(t: torch.Tensor) -> torch.Tensor:
     return t.permute(0, 2, 3, 1).reshape(-1).view(b, h, w, c).permute(0, 3, 1, 2)
 
 
+def empty_images(like: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """As many images of `shape` (C, H, W) as `like` has, channels last, their values not set.
+
+    For torch's derivatives of pools, which read the shape and the layout of the input and no value of it.
+    """
+    channels, height, width = shape
+    return like.new_empty(len(like), height, width, channels).permute(0, 3, 1, 2)
+
+
 def units(t: torch.Tensor) -> torch.Tensor:
     """The units of each row of `t` (M, *shape) as a vector (M, N), in the order they have in memory."""
     return t.permute(0, 2, 3, 1).flatten(1) if t.ndim == 4 else t.flatten(1)

@@ -1,6 +1,7 @@
 """Pooling: maximum and mean over windows of positions.
 
-A maximum's derivative picks the winners' entries, an average is linear.
+A maximum's derivative picks the winners' entries, an average is linear. Neither needs the input, only its
+shape; so what is saved is that, and the input may be freed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
 from fdfa_cli.network.layers.conv import window_positions
+from fdfa_cli.network.layers.memory import empty_images
 from fdfa_cli.streams import Shape
 
 
@@ -54,14 +56,12 @@ class MaxPool2d(_Pool):
 
     def forward(
         self, params: Tensors, x: torch.Tensor, mode: Mode
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Saves x and the winners' positions."""
+    ) -> tuple[torch.Tensor, tuple[Shape, torch.Tensor]]:
+        """Saves the shape of a sample and the winners' positions."""
         y, winners = torch.ops.aten.max_pool2d_with_indices(x, *self._window)
-        return y, (x, winners)
+        return y, (tuple(x.shape[1:]), winners)
 
-    def jvp(
-        self, params: Tensors, saved: tuple[torch.Tensor, torch.Tensor], dx: torch.Tensor
-    ) -> torch.Tensor:
+    def jvp(self, params: Tensors, saved: tuple[Shape, torch.Tensor], dx: torch.Tensor) -> torch.Tensor:
         """The winners' dx."""
         _, winners = saved
         b, c, h, w = winners.shape
@@ -73,38 +73,38 @@ class MaxPool2d(_Pool):
     def vjp(
         self,
         params: Tensors,
-        saved: tuple[torch.Tensor, torch.Tensor],
+        saved: tuple[Shape, torch.Tensor],
         dy: torch.Tensor,
         need_dx: bool = True,
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Each dy to its winner."""
         if not need_dx:
             return {}, None
-        x, winners = saved
+        shape, winners = saved
         backward = torch.ops.aten.max_pool2d_with_indices_backward
-        return {}, backward(dy, x, *self._window, [1, 1], False, winners)
+        return {}, backward(dy, empty_images(dy, shape), *self._window, [1, 1], False, winners)
 
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool):
     """Mean over windows; padding counts as zeros, as in torch."""
 
-    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
-        """Saves x, for its shape and layout."""
-        return F.avg_pool2d(x, *self._window), x
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Shape]:
+        """Saves the shape of a sample."""
+        return F.avg_pool2d(x, *self._window), tuple(x.shape[1:])
 
-    def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+    def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
         """The mean of dx."""
         return F.avg_pool2d(dx, *self._window)
 
     def vjp(
-        self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
+        self, params: Tensors, saved: Shape, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Each dy spread over its window."""
         if not need_dx:
             return {}, None
         backward = torch.ops.aten.avg_pool2d_backward
-        return {}, backward(dy, saved, *self._window, False, True, None)
+        return {}, backward(dy, empty_images(dy, saved), *self._window, False, True, None)
 
 
 @dataclass(frozen=True)
@@ -119,21 +119,24 @@ class AdaptiveAvgPool2d(Layer):
         _require_image(shape, "an adaptive pool")
         return (shape[0], self.side, self.side)
 
-    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
-        """Saves x, for its shape and layout."""
-        return self.jvp(params, x, x), x
+    def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Shape]:
+        """Saves the shape of a sample."""
+        shape = tuple(x.shape[1:])
+        return self.jvp(params, shape, x), shape
 
-    def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+    def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
         """The mean of dx."""
         # Not F.adaptive_avg_pool2d: for one window it calls as_strided_, which vmap has no rule for.
         mean: torch.Tensor = torch.ops.aten._adaptive_avg_pool2d(dx, [self.side] * 2)
         return mean
 
     def vjp(
-        self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
+        self, params: Tensors, saved: Shape, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Each dy spread over its window."""
-        return {}, torch.ops.aten._adaptive_avg_pool2d_backward(dy, saved) if need_dx else None
+        if not need_dx:
+            return {}, None
+        return {}, torch.ops.aten._adaptive_avg_pool2d_backward(dy, empty_images(dy, saved))
 
 
 def _require_image(shape: Shape, what: str) -> None:
