@@ -111,7 +111,10 @@ class Rule(Named):
 def forward_blocks(
     network: Network, params: Tensors, x: torch.Tensor, mode: Mode
 ) -> tuple[torch.Tensor, list[Any]]:
-    """The last hidden block's output H_{L-1}, and what every block saved."""
+    """The last hidden block's output H_{L-1}, and what every block saved.
+
+    Whoever takes a block's out of the list before its vjp lets it be freed after.
+    """
     saved = []
     for block in network.blocks:
         x, kept = block.forward(params, x, mode)

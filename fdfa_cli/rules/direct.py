@@ -86,7 +86,7 @@ class DirectFeedback(Rule):
         message = self.message(error)
         for l, block in enumerate(network.blocks):
             signal = feedback_signal(message, state[feedback_name(l)])
-            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+            grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
         return Update(grads, loss, logits)
 
 
@@ -144,7 +144,7 @@ class DirectKolenPollack(DirectFeedback):
         for l, block in enumerate(network.blocks):
             feedback = state[feedback_name(l)]
             signal = feedback_signal(error, feedback)
-            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+            grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
             growth = from_units(error.mT @ units(outputs[l]).to(feedback.dtype), network.block_shapes[l])
             state_grads[feedback_name(l)] = growth + self.decay * feedback
         for name, grad in grads.items():  # made above, so in place

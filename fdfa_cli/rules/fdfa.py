@@ -143,7 +143,7 @@ class PerturbedForward(Rule):
         grads, _ = net.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
         for l, block in enumerate(net.blocks):
             signal = _spread(feedback_signal(error, state[names[l]]), net.block_shapes[l], sides[l])
-            grads |= block.vjp(params, saved[l], signal.to(h.dtype), need_dx=False)[0]
+            grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
 
         jacobians = {}
         for l, name in enumerate(names):

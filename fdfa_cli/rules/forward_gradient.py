@@ -173,7 +173,7 @@ class _Activations(ForwardGradient):
             signal = scale[0] * tangents[l][0]
             for i in range(1, self.tangents):
                 signal = signal + scale[i] * tangents[l][i]
-            grads |= block.vjp(params, saved[l], signal, need_dx=False)[0]
+            grads |= block.vjp(params, saved.pop(0), signal, need_dx=False)[0]
         return Update(grads, loss, logits)
 
     def each(self, f: Callable[[Any], torch.Tensor], tangents: Any) -> torch.Tensor:

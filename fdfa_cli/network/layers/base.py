@@ -239,6 +239,7 @@ class Chain(Layer):
         grads: dict[str, torch.Tensor] = {}
         last = 0 if need_dx else self.first_with_parameters
         cotangent: torch.Tensor | None = channels_last(dy)
+        del dy  # freed, if nobody else holds it, once the last stage has used it
         for i in reversed(range(last, len(self.stages))):
             assert cotangent is not None
             some, cotangent = self.stages[i].vjp(params, saved[i], cotangent, need_dx or i > last)
