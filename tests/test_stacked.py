@@ -236,7 +236,7 @@ def test_memory_and_jobs_cut_the_stacks(monkeypatch, tmp_path):
 
 
 def test_free_memory_heeds_the_machine_and_its_control_group(tmp_path):
-    free = footprint.free_bytes(CPU)
+    free = footprint.free_bytes("cpu")
     assert 0 < free <= int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")

@@ -48,7 +48,9 @@ class Training(Options):
         str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
     ] = "auto"
     threads: Annotated[int | None, Field(ge=1, description="CPU threads; torch's choice when absent")] = None
-    checkpoint_every: Annotated[int, Field(ge=1, description="epochs between checkpoints")] = 1
+    checkpoint_every: Annotated[
+        int, Field(ge=1, description="epochs between checkpoints, which are five seconds apart at least")
+    ] = 1
 
 
 class Recipe(Options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
 from fdfa_cli.train import checkpoint
 from fdfa_cli.train.session import Session
+
+#: Seconds of a training that are not worth a checkpoint: short epochs are done again instead.
+CHECKPOINT_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -36,6 +40,7 @@ class Course:
     probe: Probe | None = field(init=False, default=None)
     summary: dict[str, Any] = field(init=False, default_factory=dict)
     error: Exception | None = field(init=False, default=None)
+    _saved: float = field(init=False, default_factory=time.monotonic)
 
     def begin(self, network: Network, data: Subset, device: torch.device) -> None:
         """Make the session on the training set; a run stopped before its first checkpoint starts again."""
@@ -77,7 +82,7 @@ class Course:
             "epoch": session.epoch + 1,
             "train_loss": session.loss_sum.item() / session.seen,
             "train_accuracy": session.correct.item() / session.seen,
-            "lr": session.rate(),
+            "lr": session.rate("weights", max(session.position - 1, 0)),
             "train_seconds": session.seconds,
         }
         if self.probe is not None:
@@ -99,10 +104,12 @@ class Course:
         session.begin_epoch()
         # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
         self.run.append(row)
-        if session.epoch % self.recipe.training.checkpoint_every == 0 or session.epoch == self.last:
+        due = session.epoch % self.recipe.training.checkpoint_every == 0
+        if session.epoch == self.last or (due and time.monotonic() - self._saved >= CHECKPOINT_SECONDS):
             self.save()
         return row
 
     def save(self) -> None:
         """Write the checkpoint."""
         checkpoint.save(self.run.checkpoint, self.session)
+        self._saved = time.monotonic()

@@ -38,9 +38,9 @@ def bytes_of(recipe: Recipe) -> int:
     return WIDTH * (5 * moving + 4 * batch * sum(units) + 4 * drawn + 2 * EVALUATION_BATCH * widest)
 
 
-def free_bytes(device: torch.device) -> int:
+def free_bytes(device: str) -> int:
     """Bytes that `device` has left: of a GPU, or of this machine, as far as this process may use them."""
-    if device.type == "cuda":
+    if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
     return min(_available(), _group_limit())
 

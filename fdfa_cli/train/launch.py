@@ -18,7 +18,8 @@ from fdfa_cli.recipe.resolve import Resolved, read, resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.runs import Run, events
-from fdfa_cli.train.loop import fit, prepare
+from fdfa_cli.train.device import prepare
+from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Then, for_terminal
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data.base import Splits, Subset
-from fdfa_cli.errors import Interrupted, UsageError
+from fdfa_cli.errors import Interrupted
 from fdfa_cli.lazy import torch
-from fdfa_cli.recipe.schema import Recipe, Training
+from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
-from fdfa_cli.train.allocator import keep_freed_memory
 from fdfa_cli.train.course import Course
+from fdfa_cli.train.device import prepare
 from fdfa_cli.train.footprint import EVALUATION_BATCH
 from fdfa_cli.train.progress import Progress
 from fdfa_cli.train.session import Session
@@ -24,8 +22,6 @@ from fdfa_cli.train.stack import Stack
 
 #: Steps between looks at the running loss, where a training that has diverged is stopped.
 WATCH_EVERY = 100
-#: Trainings whose epochs are stored at the same time.
-WRITERS = 8
 
 #: What the loop moves: one session, or several stacked.
 Team = Session | Stack
@@ -126,15 +122,10 @@ def epoch(
     clock.start()
     scores = evaluate(team, splits.validation, "val")
     seconds = clock.stop() / len(courses)
-
-    def store(course: Course, score: dict[str, float]) -> None:
+    for course, score in zip(courses, scores, strict=True):
         if not course.ended:
             with course.own_failure():
                 progress.epoch(course.finish_epoch({**score, "eval_seconds": seconds}))
-
-    # Most of it is waiting for the disk, for which several can wait at the same time.
-    with ThreadPoolExecutor(min(len(courses), WRITERS)) as writers:
-        list(writers.map(store, courses, scores))
     conclude(team, courses, splits.test)
     return False
 
@@ -191,30 +182,6 @@ def evaluate(team: Team, subset: Subset, prefix: str) -> list[dict[str, float]]:
         {f"{prefix}_loss": loss / len(subset), f"{prefix}_accuracy": hits / len(subset)}
         for loss, hits in zip(loss_sum.tolist(), correct.tolist(), strict=True)
     ]
-
-
-def prepare(training: Training) -> torch.device:
-    """Set threads, precision and allocator, choose the device, and begin to watch its peak memory.
-
-    Raises `UsageError` where the device is not there.
-    """
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    torch.set_float32_matmul_precision("high" if training.precision == "tf32" else "highest")
-    wanted = training.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(wanted)
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise UsageError(f"device {wanted!r} is not there: this machine has {count} CUDA devices")
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        keep_freed_memory()
-        with suppress(OSError):  # Linux only; elsewhere the peak is that of all the process has done
-            Path("/proc/self/clear_refs").write_text("5")
-    return device
 
 
 def peak_memory(device: torch.device) -> int:

@@ -131,9 +131,9 @@ def _gpus(jobs: Sequence[Job]) -> int:
     devices = {job.recipe.training.device for job in jobs}
     if not devices <= {"auto", "cuda"}:
         return 0
-    from fdfa_cli.lazy import torch
+    from fdfa_cli.train.device import gpus
 
-    return torch.cuda.device_count()
+    return gpus()
 
 
 def _cores(jobs: Sequence[Job]) -> int:

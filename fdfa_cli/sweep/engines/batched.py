@@ -31,10 +31,10 @@ from pathlib import Path
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.processes import Processes
+from fdfa_cli.train.device import chosen
 from fdfa_cli.train.footprint import bytes_of, free_bytes
 from fdfa_cli.train.grouping import groups
 from fdfa_cli.train.launch import stopping
-from fdfa_cli.train.loop import prepare
 
 #: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
 LARGEST = 64
@@ -110,5 +110,5 @@ class Batched:
 
     def _fitting(self, job: Job) -> int:
         """How many trainings like `job` fit into the memory that each process has."""
-        free = SHARE * free_bytes(prepare(job.recipe.training))
+        free = SHARE * free_bytes(chosen(job.recipe.training))
         return max(1, int(free / max(self._processes if not self._gpus else 1, 1) / bytes_of(job.recipe)))

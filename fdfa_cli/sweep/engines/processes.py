@@ -46,6 +46,7 @@ class Processes:
         count = min(self.workers, len(stacks))
         threads = max((job.recipe.training.threads or 1 for stack in stacks for job in stack), default=1)
         crew: dict[int, _Worker] = {}
+        leaving: list[_Worker] = []
         try:
             with stopping() as stop:
                 while waiting or crew:
@@ -72,13 +73,13 @@ class Processes:
                         if waiting:
                             worker.give(waiting.popleft())
                         else:
-                            worker.dismiss()
-                            del crew[slot]
+                            worker.pipe.close()
+                            leaving.append(crew.pop(slot))
                         yield outcome
         finally:
             for worker in crew.values():
                 worker.process.terminate()
-            for worker in crew.values():
+            for worker in [*crew.values(), *leaving]:
                 worker.dismiss()
 
     def _environment(self, slot: int, threads: int) -> dict[str, str]:

@@ -13,8 +13,9 @@ from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run, Status, by_identity, scan
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.train.course import Course
+from fdfa_cli.train.device import chosen
 from fdfa_cli.train.launch import environment_of, facts
-from fdfa_cli.train.loop import fit, fit_together, prepare
+from fdfa_cli.train.loop import fit, fit_together
 from fdfa_cli.train.progress import Quiet
 
 #: Why a run that has reached the end of its rung is interrupted.
@@ -31,7 +32,7 @@ def check(jobs: Iterable[Job]) -> None:
         seen.add(needs)
         if recipe.data.status(root).state in ("missing", "incomplete"):
             recipe.data.read(root)  # which says what to do about it
-        prepare(recipe.training)
+        chosen(recipe.training)
 
 
 def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
