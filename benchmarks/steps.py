@@ -96,9 +96,9 @@ def contender(task: Task, rule: str) -> Callable[[], None]:
 
     if rule in YARDSTICKS:
         module = task.plain()
-        optimizer = recipe.optimizer.build(module.parameters())
-        if rule == "torch default":
-            optimizer = type(optimizer)(module.parameters(), lr=recipe.optimizer.lr)
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer.name]
+        options = {**recipe.optimizer.model_dump(exclude={"name"}), "fused": rule == "torch" or None}
+        optimizer = kind(module.parameters(), **options)
 
         def step() -> None:
             i = next(turn) % BATCHES

@@ -482,7 +482,7 @@ def stored(run: Run) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Metrics without the clocks, and every tensor of the checkpoint."""
     rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.metrics()]
     content = torch.load(run.checkpoint, weights_only=True)
-    return rows, {key: content[key] for key in ("params", "buffers", "state", "optimizers")}
+    return rows, {key: content[key] for key in ("params", "buffers", "state", "moments", "numbers")}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
+from fdfa_cli.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fdfa_cli.train.progress import Quiet
 from fdfa_cli.train.schedules import Constant, Cosine, Exponential, Schedule, Step
-from fdfa_cli.train.session import Session
+from fdfa_cli.train.session import Session, steps_of
 
 SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "training.device=cpu")
 
@@ -242,6 +244,47 @@ def test_environment_does_not_leak_into_the_run(tmp_path):
     assert str(Path.home()) not in text
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (SGD(lr=0.1), partial(torch.optim.SGD, lr=0.1)),
+        (
+            SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
+            partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
+        ),
+        (SGD(momentum=0.8, nesterov=True), partial(torch.optim.SGD, lr=0.1, momentum=0.8, nesterov=True)),
+        (Adam(lr=0.01, weight_decay=0.1), partial(torch.optim.Adam, lr=0.01, weight_decay=0.1)),
+        (Adam(betas=(0.7, 0.9), eps=1e-3), partial(torch.optim.Adam, lr=1e-3, betas=(0.7, 0.9), eps=1e-3)),
+        (AdamW(lr=0.01, weight_decay=0.2), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.2)),
+        (RMSprop(alpha=0.8, eps=1e-4), partial(torch.optim.RMSprop, lr=1e-3, alpha=0.8, eps=1e-4)),
+        (
+            RMSprop(lr=0.01, momentum=0.5, weight_decay=0.1),
+            partial(torch.optim.RMSprop, lr=0.01, momentum=0.5, weight_decay=0.1),
+        ),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, Optimizer) else "",
+)
+def test_optimizer_equals_torch(ours, theirs):
+    """Two tensors, one of which has no gradient at every second step: its steps are its own."""
+    torch.manual_seed(0)
+    tensors = {"often": torch.randn(5, 3), "seldom": torch.randn(4)}
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+    reference = theirs(leaves.values())
+    moments = {name: ours.moments(tensor) for name, tensor in tensors.items()}
+    numbers = dict.fromkeys(tensors, 0)
+    for i in range(5):
+        grads = {
+            name: torch.randn_like(tensor) for name, tensor in tensors.items() if name == "often" or i % 2
+        }
+        for name, leaf in leaves.items():
+            leaf.grad = grads.get(name)
+        reference.step()
+        ours.move(steps_of(grads, tensors, moments, numbers), ours.lr)
+    assert numbers == {"often": 5, "seldom": 2}
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(tensors[name], leaf.detach(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_convolution_weights_follow_their_gradients(optimizer):
     """A fused optimizer pairs entries in memory order; the gradients of a CNN come channels-last."""
@@ -260,7 +303,7 @@ def test_convolution_weights_follow_their_gradients(optimizer):
     own = list(module.parameters())
     for mine, theirs in zip(session.params.values(), own, strict=True):
         theirs.data.copy_(mine)
-    reference = type(session.optimizers["weights"])(
+    reference = getattr(torch.optim, {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[optimizer])(
         own, lr=options.optimizer.lr, weight_decay=options.optimizer.weight_decay
     )
     x, y = torch.rand(3, 32, 1, 8, 8), torch.randint(10, (3, 32))

@@ -18,7 +18,7 @@ from fdfa_cli.runs import atomic_write
 if TYPE_CHECKING:
     from fdfa_cli.train.session import Session
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(path: Path, session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.streams import sample, stream
-from fdfa_cli.train.optimizers import Optimizer
+from fdfa_cli.train.optimizers import Moments, Optimizer, Step
 from fdfa_cli.train.schedules import Schedule
 
 #: Streams redrawn every epoch on the training device.
@@ -21,7 +22,7 @@ PURPOSES = ("augmentation", "dropout", "perturbation")
 
 
 class Session:
-    """Parameters, running statistics, rule state and optimizers, moved by `step`.
+    """Parameters, running statistics, rule state and the optimizers' moments, moved by `step`.
 
     `epoch` counts finished epochs, `position` the steps done in the current one and `seconds` the time
     they took before an interruption; `order` is the current epoch's permutation of the training set,
@@ -38,18 +39,23 @@ class Session:
         self.params = _moved(sample(network.parameters(), stream(seed, "init")), device)
         self.buffers = _moved(sample(network.buffers(), stream(seed, "init")), device)
         self.state = _moved(sample(recipe.rule.state(network), stream(seed, "feedback")), device)
-        #: What moves by which options, and the torch optimizers that these make.
+        #: What moves by which options.
         self.settings: dict[str, tuple[Optimizer, Schedule]] = {
             "weights": (recipe.optimizer, recipe.schedule)
         }
         if self.state:
             self.settings["feedback"] = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
-        self.optimizers = {key: o.build(self.moving(key).values()) for key, (o, _) in self.settings.items()}
+        #: Of every tensor that moves, by name: what its optimizer keeps, and the steps that it has taken.
+        self.moments = {
+            key: {name: optimizer.moments(tensor) for name, tensor in self.moving(key).items()}
+            for key, (optimizer, _) in self.settings.items()
+        }
+        self.numbers = {key: dict.fromkeys(self.moving(key), 0) for key in self.settings}
         self.epoch = 0
         self.begin_epoch()
 
     def moving(self, key: str) -> dict[str, torch.Tensor]:
-        """The tensors that an optimizer of `settings` moves."""
+        """The tensors that move by `settings` of `key`."""
         return {"weights": self.params, "feedback": self.state}[key]
 
     # --- the clock -----------------------------------------------------------------------------------
@@ -90,16 +96,10 @@ class Session:
         """Row numbers of the current step's samples."""
         return self.order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
 
-    def rate(self) -> float:
-        """The weights' learning rate at this moment."""
-        return float(self.optimizers["weights"].param_groups[0]["lr"])
-
-    def rate_now(self, key: str) -> float:
-        """The rate of an optimizer of `settings` for the step to be taken."""
+    def rate(self, key: str, position: int) -> float:
+        """The learning rate by `settings` of `key` for the step at `position` of this epoch."""
         optimizer, schedule = self.settings[key]
-        return optimizer.lr * schedule.factor(
-            self.epoch + self.position / self.steps, self.recipe.training.epochs
-        )
+        return optimizer.lr * schedule.factor(self.epoch + position / self.steps, self.recipe.training.epochs)
 
     # --- what the loop asks of it: the same as of a `Stack` ---------------------------------------------
 
@@ -139,16 +139,11 @@ class Session:
         self.position += 1
 
     def apply(self, update: Update) -> None:
-        """Hand the gradients to the optimizers at this moment's rates."""
+        """Follow the gradients at this moment's rates."""
         for key, grads in (("weights", update.grads), ("feedback", update.state_grads)):
-            if not grads:
-                continue
-            tensors = self.moving(key)
-            for name, grad in grads.items():
-                tensors[name].grad = laid_out_as(tensors[name], grad)
-            self.optimizers[key].param_groups[0]["lr"] = self.rate_now(key)
-            self.optimizers[key].step()
-            self.optimizers[key].zero_grad()
+            if grads:
+                steps = steps_of(grads, self.moving(key), self.moments[key], self.numbers[key])
+                self.settings[key][0].move(steps, self.rate(key, self.position))
         for name, value in update.state.items():
             self.state[name].copy_(value)
 
@@ -163,7 +158,8 @@ class Session:
             "params": self.params,
             "buffers": self.buffers,
             "state": self.state,
-            "optimizers": {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()},
+            "moments": self.moments,
+            "numbers": self.numbers,
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
             "loss_sum": self.loss_sum,
             "correct": self.correct,
@@ -182,8 +178,11 @@ class Session:
         ):
             for name, value in stored.items():
                 mine[name].copy_(value)
-        for key, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(content["optimizers"][key])
+        for key, moments in self.moments.items():
+            for name, own in moments.items():
+                for moment, value in own.items():
+                    value.copy_(content["moments"][key][name][moment])
+        self.numbers = content["numbers"]
         for purpose, generator in self.streams.items():
             generator.set_state(content["streams"][purpose])
         self.loss_sum.copy_(content["loss_sum"])
@@ -209,6 +208,17 @@ def score(
     """See `Session.score`; pure, and `rule` is the recipe's, or has tensors among its options."""
     logits = rule.predict(network, params, buffers, x)
     return LOSSES[recipe.training.loss](logits, labels)[0], (logits.argmax(-1) == labels).sum()
+
+
+def steps_of(
+    grads: Tensors, tensors: Tensors, moments: Mapping[str, Moments], numbers: dict[str, int]
+) -> list[Step]:
+    """The next step of every tensor that has a gradient, counted in `numbers`."""
+    steps = []
+    for name, grad in grads.items():
+        numbers[name] += 1
+        steps.append(Step(tensors[name], laid_out_as(tensors[name], grad), moments[name], numbers[name]))
+    return steps
 
 
 def laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:

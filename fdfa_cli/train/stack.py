@@ -7,17 +7,16 @@ from them what it would draw alone; the sums of a step are the same, rounded in 
 steps training amplifies that, as it does the rounding of another number of threads: accuracies after long
 trainings agree to a few samples, and of configurations as good as tied another may win.
 
-Optimizers are torch's own. Those for parameters work entry by entry, so one of them moves the rows of all
-sessions whose settings are the same; sessions with equal settings should be neighbours.
+Optimizers work entry by entry, so one call moves the rows of all sessions whose settings are the same;
+sessions with equal settings should be neighbours.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
@@ -26,7 +25,7 @@ from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.streams import Draw, sample
 from fdfa_cli.train.grouping import real_options
-from fdfa_cli.train.session import Session, laid_out_as, score
+from fdfa_cli.train.session import Session, score, steps_of
 
 
 class Stack:
@@ -45,8 +44,12 @@ class Stack:
         self.params = _stacked([s.params for s in self.sessions])
         self.buffers = _stacked([s.buffers for s in self.sessions])
         self.state = _stacked([s.state for s in self.sessions])
-        self._crews = [crew for key in first.settings for crew in self._hire(key)]
-        self._bind()
+        for k, session in enumerate(self.sessions):
+            session.params.update({name: tensor[k] for name, tensor in self.params.items()})
+            session.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
+            session.state.update({name: tensor[k] for name, tensor in self.state.items()})
+        self._crews = [crew for key in first.settings for crew in self._crews_of(key)]
+        self._step = torch.func.vmap(partial(_step, first))
         self._begin_epoch()
 
     # --- the clock -----------------------------------------------------------------------------------
@@ -89,8 +92,9 @@ class Stack:
         )
         if first.recipe.training.precision == "bf16":
             x = x.bfloat16()
-        step: Callable[..., _Step] = torch.func.vmap(partial(_step, first))
-        done = step(self._real, self.params, self.state, self.buffers, noise, x, labels, perturbations)
+        done: _Step = self._step(
+            self._real, self.params, self.state, self.buffers, noise, x, labels, perturbations
+        )
         for crew in self._crews:
             crew.move(done.state_grads if crew.key == "feedback" else done.grads)
         for mine, new in ((self.state, done.state), (self.buffers, done.buffers)):
@@ -136,12 +140,12 @@ class Stack:
     # --- sessions and optimizers ---------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Make every session whole: its optimizers hold its rows of the moments, and its rate."""
+        """Make every session whole."""
         for crew in self._crews:
             crew.settle()
 
-    def _hire(self, key: str) -> list[_Crew]:
-        """An optimizer for each run of neighbours with the same settings."""
+    def _crews_of(self, key: str) -> list[_Crew]:
+        """A crew of each run of neighbours with the same settings."""
         tensors = self.params if key == "weights" else self.state
         crews, start = [], 0
         for _, some in itertools.groupby(
@@ -149,88 +153,37 @@ class Stack:
         ):
             members = list(some)
             rows = slice(start, start + len(members))
-            leaves = {name: tensor[rows] for name, tensor in tensors.items()}
-            crews.append(_Crew.of(key, members, rows, leaves))
+            crews.append(_Crew(key, members, rows, _rows(tensors, rows)))
             start = rows.stop
         return crews
 
-    def _bind(self) -> None:
-        """Make the sessions' tensors rows of the stack's."""
-        for k, session in enumerate(self.sessions):
-            for mine, theirs in (
-                (self.params, session.params),
-                (self.buffers, session.buffers),
-                (self.state, session.state),
-            ):
-                theirs.update({name: tensor[k] for name, tensor in mine.items()})
-            for key, optimizer in session.optimizers.items():
-                optimizer.state.clear()
-                optimizer.param_groups[0]["params"] = list(session.moving(key).values())
-        self.settle()
 
-
-@dataclass(frozen=True)
 class _Crew:
-    """Neighbours in a stack that one torch optimizer moves: `leaves` are their `rows` of its tensors."""
+    """Neighbours in a stack that move by the same settings: `tensors` are their `rows` of its own.
 
-    key: str
-    sessions: Sequence[Session]
-    rows: slice
-    leaves: Mapping[str, torch.Tensor]
-    optimizer: torch.optim.Optimizer
+    Their moments become rows of the crew's.
+    """
 
-    @classmethod
-    def of(
-        cls, key: str, sessions: Sequence[Session], rows: slice, leaves: Mapping[str, torch.Tensor]
-    ) -> _Crew:
-        """The crew of `sessions`, with the moments that their own optimizers have reached."""
-        options, _ = sessions[0].settings[key]
-        optimizer = options.build(leaves.values())
-        optimizer.param_groups[0]["lr"] = sessions[0].optimizers[key].param_groups[0]["lr"]
-        for name, leaf in leaves.items():
-            states = [s.optimizers[key].state.get(s.moving(key)[name], {}) for s in sessions]
-            if states[0]:
-                optimizer.state[leaf] = {entry: _together(entry, states) for entry in states[0]}
-        return cls(key, sessions, rows, leaves, optimizer)
+    def __init__(self, key: str, members: Sequence[Session], rows: slice, tensors: Tensors) -> None:
+        self.key, self._members, self._rows, self._tensors = key, members, rows, tensors
+        self._optimizer, _ = members[0].settings[key]
+        self._moments = {name: _stacked([s.moments[key][name] for s in members]) for name in tensors}
+        self._numbers = dict(members[0].numbers[key])
+        for k, session in enumerate(members):
+            for name, moments in self._moments.items():
+                session.moments[key][name].update({moment: value[k] for moment, value in moments.items()})
 
     def move(self, grads: Tensors) -> None:
         """Follow the gradients (K×…) at this moment's rate."""
-        if not grads:
-            return
-        for name, grad in grads.items():
-            leaf = self.leaves[name]
-            leaf.grad = laid_out_as(leaf, grad[self.rows])
-        self.optimizer.param_groups[0]["lr"] = self.sessions[0].rate_now(self.key)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if grads:
+            first = self._members[0]
+            steps = steps_of(_rows(grads, self._rows), self._tensors, self._moments, self._numbers)
+            self._optimizer.move(steps, first.rate(self.key, first.position))
 
     def settle(self) -> None:
-        """See `Stack.settle`."""
-        for k, session in enumerate(self.sessions):
-            optimizer, tensors = session.optimizers[self.key], session.moving(self.key)
-            optimizer.param_groups[0]["lr"] = self.optimizer.param_groups[0]["lr"]
-            for name, leaf in self.leaves.items():
-                if state := self.optimizer.state.get(leaf):
-                    optimizer.state[tensors[name]] = {e: _own(e, value, k) for e, value in state.items()}
-
-
-#: The entry of a torch optimizer's state that counts; every other one has the parameter's shape.
-_COUNT = "step"
-
-
-def _together(entry: str, states: Sequence[Mapping[str, Any]]) -> Any:
-    """An entry of the optimizer's state of several trials, who have taken the same number of steps."""
-    values = [state[entry] for state in states]
-    if values[0] is None:
-        return None
-    return values[0].clone() if entry == _COUNT else torch.stack(values)
-
-
-def _own(entry: str, value: Any, k: int) -> Any:
-    """Trial k's part of what `_together` makes."""
-    if value is None:
-        return None
-    return value.clone() if entry == _COUNT else value[k]
+        """Let every member count the steps."""
+        for session in self._members:
+            session.numbers[self.key] = dict(self._numbers)
 
 
 class _Step(NamedTuple):
@@ -272,3 +225,7 @@ def _step(
 
 def _stacked(trees: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
+
+
+def _rows(tree: Tensors, rows: slice) -> dict[str, torch.Tensor]:
+    return {name: tensor[rows] for name, tensor in tree.items()}
