@@ -26,6 +26,7 @@ from fdfa_cli.rules.base import Rule
 from fdfa_cli.streams import Draw, sample
 from fdfa_cli.train.grouping import real_options
 from fdfa_cli.train.session import Session, score, steps_of
+from fdfa_cli.train.tape import Taped
 
 
 class Stack:
@@ -49,7 +50,7 @@ class Stack:
             session.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
             session.state.update({name: tensor[k] for name, tensor in self.state.items()})
         self._crews = [crew for key in first.settings for crew in self._crews_of(key)]
-        self._step = torch.func.vmap(partial(_step, first))
+        self._step = Taped(torch.func.vmap(partial(_step, first)))
         self._begin_epoch()
 
     # --- the clock -----------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def _step(
 ) -> _Step:
     """One trial's step, with the options `real` that are its own; all else it shares with `first`."""
     rule = first.recipe.rule.model_copy(update=dict(real))
-    mode = Mode(training=True, buffers=buffers, noise=noise)
+    mode = Mode(training=True, buffers=buffers, noise=noise, stacked=True)
     batch = Batch(x, labels, mode, LOSSES[first.recipe.training.loss])
     update = rule.step(first.network, params, state, batch, perturbations)
     return _Step(

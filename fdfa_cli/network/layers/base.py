@@ -37,13 +37,15 @@ class Mode:
 
     `training` chooses batch statistics and dropout; `buffers` holds running statistics, read in
     evaluation; `noise` the dropout masks. New running statistics are put into `updates`, never into
-    `buffers`: whoever owns the run decides whether they count.
+    `buffers`: whoever owns the run decides whether they count. `stacked` says that the pass is one of several
+    trials', under `torch.func.vmap`.
     """
 
     training: bool
     buffers: Tensors = field(default_factory=dict)
     noise: Tensors = field(default_factory=dict)
     updates: dict[str, torch.Tensor] = field(default_factory=dict)
+    stacked: bool = False
 
     def discarding(self) -> Mode:
         """The same pass once more, without effect on the running statistics."""

@@ -31,6 +31,7 @@ class _Normalised(NamedTuple):
     mean: torch.Tensor
     rstd: torch.Tensor
     training: bool
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class BatchNorm(Layer):
         # Made from x, so that under `torch.func.vmap` they are stacked wherever x is.
         mean, var = (x.new_empty(t.shape, dtype=t.dtype).copy_(t) for t in (running_mean, running_var))
         running = Running(mean, var, self.momentum)
-        y, mean, rstd = normalise(x, weight, bias, running, self.eps)
+        y, mean, rstd = normalise(x, weight, bias, running, self.eps, mode.stacked)
         mode.updates[self.key("running_mean")] = running.mean
         mode.updates[self.key("running_var")] = running.var
-        return y, _Normalised(x, mean, rstd, True)
+        return y, _Normalised(x, mean, rstd, True, mode.stacked)
 
     def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:
         """The input's cotangent for dx: the Jacobian is symmetric.
@@ -98,7 +99,7 @@ class BatchNorm(Layer):
 
     def parameter_tangent(self, params: Tensors, saved: _Normalised, dparams: Tensors) -> torch.Tensor:
         """X̂ dγ + dβ."""
-        x, mean, rstd, _ = saved
+        x, mean, rstd, *_ = saved
         scale = dparams[self.key("weight")] * rstd
         shift = dparams[self.key("bias")] - mean * scale
         return x * _per_channel(scale, x).to(x.dtype) + _per_channel(shift, x).to(x.dtype)
@@ -113,10 +114,10 @@ class BatchNorm(Layer):
     def _backward(
         self, params: Tensors, saved: _Normalised, dy: torch.Tensor, mask: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        x, mean, rstd, training = saved
+        x, mean, rstd, training, stacked = saved
         weight = params[self.key("weight")]
         if training:
-            return normalise_vjp(dy, x, weight, mean, rstd, mask)
+            return normalise_vjp(dy, x, weight, mean, rstd, mask, stacked)
         result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, mean, rstd.pow(-2) - self.eps, mean, rstd, False, self.eps, mask
         )

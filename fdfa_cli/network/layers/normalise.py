@@ -16,6 +16,7 @@ import math
 from typing import NamedTuple
 
 from fdfa_cli.lazy import torch
+from fdfa_cli.network.layers import trials
 
 #: Numbers a folded row holds at most.
 WIDTH = 256
@@ -38,15 +39,21 @@ class Running(NamedTuple):
 
 
 def normalise(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, running: Running, eps: float
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    running: Running,
+    eps: float,
+    stacked: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`y`, μ and 1/√(s² + ε) of a batch `x` (B×C or B×C×H×W); the last two one a channel."""
+    """`y`, μ and 1/√(s² + ε) of a batch `x` (B×C or B×C×H×W); the last two one a channel.
+
+    `stacked`: it is one of several trials, under `torch.func.vmap`.
+    """
     k = _fold(x)
     if k == 1:
-        y, mean, rstd = torch.ops.aten.native_batch_norm(
-            x, weight, bias, running.mean, running.var, True, running.momentum, eps
-        )
-        return y, mean, rstd
+        kernel = trials.normalise if stacked and x.ndim == 2 else torch.ops.aten.native_batch_norm
+        return kernel(x, weight, bias, running.mean, running.var, True, running.momentum, eps)
     rows, count = _rows(x, k), x.numel() // x.shape[1]
     means, variances = torch.ops.aten.batch_norm_update_stats(rows, None, None, 0.0)
     between, mean = torch.var_mean(means.view(k, -1), 0, correction=0)
@@ -66,14 +73,14 @@ def normalise_vjp(
     mean: torch.Tensor,
     rstd: torch.Tensor,
     mask: Mask,
+    stacked: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Those of dx, ∇γ = Σ x̂ dy and ∇β = Σ dy that `mask` asks for."""
     k = _fold(x, dy)
     if k == 1:
-        result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, None, None, mean, rstd, True, 0.0, mask
-        )
-        return result
+        vectors = stacked and x.ndim == 2
+        kernel = trials.normalise_vjp if vectors else torch.ops.aten.native_batch_norm_backward
+        return kernel(dy, x, weight, None, None, mean, rstd, True, 0.0, mask)
     cotangents, rows, count = _rows(dy, k), _rows(x, k), x.numel() // x.shape[1]
     _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
         cotangents, rows, None, None, None, _folded(mean, k), _folded(rstd, k), True, 0.0, (False, True, True)

@@ -1,0 +1,127 @@
+"""A function of tensors, recorded once and played again.
+
+`torch.func.vmap` interprets a step anew each time: every operation passes through the rule, the layers and
+functorch, which on small networks takes as long as the sums. But a step is pure, and under vmap nothing can
+look at the values of a batched tensor: for inputs of one layout it always comes to the same operations. The
+first time they are written down, as they arrive below vmap, into a `torch.fx` graph; from then on its
+generated code runs them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from fdfa_cli.lazy import torch
+
+#: Tensors, in mappings and tuples of any depth.
+Tree = Any
+
+
+class Taped:
+    """`function`, a pure one of trees of tensors, played from a tape for each layout of its inputs."""
+
+    def __init__(self, function: Callable[..., Tree]) -> None:
+        self._function = function
+        self._tapes: dict[object, Callable[..., Tree]] = {}
+
+    def __call__(self, *trees: Tree) -> Tree:
+        """What the function gives; the first time for inputs of this layout, it is called and recorded."""
+        leaves, structure = torch.utils._pytree.tree_flatten(trees)
+        layout = structure, *map(_layout, leaves)
+        tape = self._tapes.get(layout)
+        if tape is not None:
+            return tape(leaves)
+        recorder = _Recorder(leaves)
+        with _watch()(recorder):
+            result = self._function(*trees)
+        self._tapes[layout] = recorder.tape(result)
+        return result
+
+
+class _Recorder:
+    """Writes down what happens to `inputs`."""
+
+    def __init__(self, inputs: list[torch.Tensor]) -> None:
+        self._graph = torch.fx.Graph()
+        self._constants: dict[str, torch.Tensor] = {}
+        #: Every tensor seen, by its identity; held, so that no other gets the same one.
+        self._seen: dict[int, tuple[torch.Tensor, torch.fx.Node]] = {}
+        for i, tensor in enumerate(inputs):
+            self._seen[id(tensor)] = tensor, self._graph.placeholder(f"input_{i}")
+
+    def write(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note an operation that has been done."""
+        if args and _is_same_view(result, args[0]) and not operation._schema.is_mutable:
+            self._seen[id(result)] = result, self._node(args[0])
+            return
+        named = torch.fx.node.map_aggregate((args, kwargs), self._node)
+        node = self._graph.call_function(operation, *named)
+        parts = [(result, node)]
+        if isinstance(result, tuple | list):
+            parts = [
+                (part, self._graph.call_function(operator.getitem, (node, i)))
+                for i, part in enumerate(result)
+            ]
+        for part, its_node in parts:
+            if isinstance(part, torch.Tensor):
+                self._seen[id(part)] = part, its_node
+
+    def tape(self, result: Tree) -> Callable[[list[torch.Tensor]], Tree]:
+        """What does it all again and gives a tree like `result`."""
+        leaves, structure = torch.utils._pytree.tree_flatten(result)
+        self._graph.output([self._node(leaf) for leaf in leaves])
+        self._graph.eliminate_dead_code()
+        play = torch.fx.GraphModule(self._constants, self._graph).forward
+        return lambda inputs: torch.utils._pytree.tree_unflatten(play(*inputs), structure)
+
+    def _node(self, value: Any) -> Any:
+        """The node of a tensor, a new constant where it was not seen before; other values are themselves."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) not in self._seen:
+            name = f"constant_{len(self._constants)}"
+            self._constants[name] = value
+            self._seen[id(value)] = value, self._graph.get_attr(name)
+        return self._seen[id(value)][1]
+
+
+def _layout(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _is_same_view(result: Any, argument: Any) -> bool:
+    """Whether `result` is `argument` seen in the same way: a view to its own shape, say."""
+    return (
+        isinstance(result, torch.Tensor)
+        and isinstance(argument, torch.Tensor)
+        and result.data_ptr() == argument.data_ptr()
+        and (result.dtype, result.shape, result.stride())
+        == (argument.dtype, argument.shape, argument.stride())
+    )
+
+
+@cache
+def _watch() -> Callable[[_Recorder], Any]:
+    """The mode in which a recorder sees every operation, below vmap."""
+    base: Any = torch.utils._python_dispatch.TorchDispatchMode
+
+    class Watch(base):  # type: ignore[misc]  # torch does not type it
+        def __init__(self, recorder: _Recorder) -> None:
+            super().__init__()
+            self._recorder = recorder
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # to tell the compiler so, torch would import all of it
+
+        def __torch_dispatch__(
+            self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            result = operation(*args, **(kwargs or {}))
+            self._recorder.write(operation, args, kwargs or {}, result)
+            return result
+
+    return Watch
