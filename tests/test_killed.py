@@ -58,7 +58,7 @@ def killed(file: Path, results: Path, engine: str, chance: random.Random) -> boo
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_it_ends_as_if_never_stopped(tmp_path):
     section = "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.01, 0.1]}}\n"
-    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 150"))
+    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 400"))
     chance, results = random.Random(SEED), tmp_path / "killed"
     kills = [killed(file, results, ("serial", "processes")[i % 2], chance) for i in range(KILLS)]
     assert all(kills), "it was done before the last kill: nothing is tested"

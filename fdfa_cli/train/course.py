@@ -19,8 +19,29 @@ from fdfa_cli.runs import Run
 from fdfa_cli.train import checkpoint
 from fdfa_cli.train.session import Session
 
-#: Seconds of a training that are not worth a checkpoint: short epochs are done again instead.
-CHECKPOINT_SECONDS = 5.0
+#: Time between two checkpoints over the time that one takes, at least.
+SPARING = 40
+
+
+class Pace:
+    """When checkpoints are written, of trainings that move together.
+
+    Of many short epochs only so many that it takes a fortieth of the time: the others are done again after an
+    interruption that left no time for one.
+    """
+
+    def __init__(self) -> None:
+        self._written, self._took = time.monotonic(), 0.0
+
+    @contextmanager
+    def writing(self) -> Iterator[bool]:
+        """Gives whether it is time again; notes how long it takes."""
+        begun = time.monotonic()
+        wanted = begun - self._written >= SPARING * self._took
+        yield wanted
+        if wanted:
+            self._written = time.monotonic()
+            self._took = self._written - begun
 
 
 @dataclass(eq=False)
@@ -40,7 +61,6 @@ class Course:
     probe: Probe | None = field(init=False, default=None)
     summary: dict[str, Any] = field(init=False, default_factory=dict)
     error: Exception | None = field(init=False, default=None)
-    _saved: float = field(init=False, default_factory=time.monotonic)
 
     def begin(self, network: Network, data: Subset, device: torch.device) -> None:
         """Make the session on the training set; a run stopped before its first checkpoint starts again."""
@@ -97,19 +117,21 @@ class Course:
             self.run.append(row)
             raise Diverged(f"the training loss is not finite in epoch {row['epoch']}")
 
-    def finish_epoch(self, scores: dict[str, float]) -> dict[str, Any]:
-        """Store the epoch's row, completed by `scores`, and the checkpoint where one is due."""
+    def finish_epoch(self, scores: dict[str, float], wanted: bool) -> dict[str, Any]:
+        """Store the epoch's row, completed by `scores`.
+
+        And a checkpoint, where one is due and `wanted`, and at the end.
+        """
         session, row = self.session, self.row() | scores
         session.epoch += 1
         session.begin_epoch()
         # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
         self.run.append(row)
         due = session.epoch % self.recipe.training.checkpoint_every == 0
-        if session.epoch == self.last or (due and time.monotonic() - self._saved >= CHECKPOINT_SECONDS):
+        if session.epoch == self.last or (due and wanted):
             self.save()
         return row
 
     def save(self) -> None:
         """Write the checkpoint."""
         checkpoint.save(self.run.checkpoint, self.session)
-        self._saved = time.monotonic()

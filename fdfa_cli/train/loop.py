@@ -13,7 +13,7 @@ from fdfa_cli.errors import Interrupted
 from fdfa_cli.lazy import torch
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
-from fdfa_cli.train.course import Course
+from fdfa_cli.train.course import Course, Pace
 from fdfa_cli.train.device import prepare
 from fdfa_cli.train.footprint import EVALUATION_BATCH
 from fdfa_cli.train.progress import Progress
@@ -68,6 +68,7 @@ def fit_together(
                 if course.ended:  # it was stopped between its last checkpoint and its end
                     conclude(course.session, [course], splits.test)
     team: Team | None = None
+    pace = Pace()
     while True:
         try:
             yield from [course for course in active if course.ended]
@@ -84,13 +85,18 @@ def fit_together(
             if team is None or team.sessions != sessions:
                 team = Stack(sessions) if len(sessions) > 1 else sessions[0]
                 progress.start(moving[0].recipe, sessions[0])
-            if epoch(team, moving, splits, progress, stop):
+            if epoch(team, moving, splits, pace, progress, stop):
                 save(active)
                 raise Interrupted(f"interrupted in epoch {sessions[0].epoch + 1}")
 
 
 def epoch(
-    team: Team, courses: Sequence[Course], splits: Splits, progress: Progress, stop: Callable[[], bool]
+    team: Team,
+    courses: Sequence[Course],
+    splits: Splits,
+    pace: Pace,
+    progress: Progress,
+    stop: Callable[[], bool],
 ) -> bool:
     """Move the `team` of `courses` to the end of its epoch, or to where one of them is seen to have diverged.
 
@@ -122,10 +128,11 @@ def epoch(
     clock.start()
     scores = evaluate(team, splits.validation, "val")
     seconds = clock.stop() / len(courses)
-    for course, score in zip(courses, scores, strict=True):
-        if not course.ended:
-            with course.own_failure():
-                progress.epoch(course.finish_epoch({**score, "eval_seconds": seconds}))
+    with pace.writing() as wanted:
+        for course, score in zip(courses, scores, strict=True):
+            if not course.ended:
+                with course.own_failure():
+                    progress.epoch(course.finish_epoch({**score, "eval_seconds": seconds}, wanted))
     conclude(team, courses, splits.test)
     return False
 
