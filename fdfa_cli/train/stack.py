@@ -51,6 +51,7 @@ class Stack:
             session.state.update({name: tensor[k] for name, tensor in self.state.items()})
         self._crews = [crew for key in first.settings for crew in self._crews_of(key)]
         self._step = Taped(torch.func.vmap(partial(_step, first)))
+        self._score = Taped(torch.func.vmap(partial(_score, first), in_dims=(0, 0, 0, None, None)))
         self._begin_epoch()
 
     # --- the clock -----------------------------------------------------------------------------------
@@ -127,14 +128,8 @@ class Stack:
 
     def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Session.score`, for each of the sessions (K); the batch is the same for all."""
-        first = self._first
-
-        def one(real: Tensors, params: Tensors, buffers: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-            rule = first.recipe.rule.model_copy(update=dict(real))
-            return score(rule, first.recipe, self.network, params, buffers, x, labels)
-
-        result: tuple[torch.Tensor, torch.Tensor] = torch.func.vmap(one)(
-            self._real, self.params, self.buffers
+        result: tuple[torch.Tensor, torch.Tensor] = self._score(
+            self._real, self.params, self.buffers, x, labels
         )
         return result
 
@@ -222,6 +217,14 @@ def _step(
         update.loss,
         (update.logits.argmax(-1) == labels).sum(),
     )
+
+
+def _score(
+    first: Session, real: Tensors, params: Tensors, buffers: Tensors, x: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One trial's score, as in `_step`."""
+    rule = first.recipe.rule.model_copy(update=dict(real))
+    return score(rule, first.recipe, first.network, params, buffers, x, labels)
 
 
 def _stacked(trees: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@
 functorch, which on small networks takes as long as the sums. But a step is pure, and under vmap nothing can
 look at the values of a batched tensor: for inputs of one layout it always comes to the same operations. The
 first time they are written down, as they arrive below vmap, into a `torch.fx` graph; from then on its
-generated code runs them.
+generated code runs them. A function that does look at a value (of a tensor that is not batched) has no tape.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Taped:
         recorder = _Recorder(leaves)
         with _watch()(recorder):
             result = self._function(*trees)
-        self._tapes[layout] = recorder.tape(result)
+        if not recorder.looked:
+            self._tapes[layout] = recorder.tape(result)
         return result
 
 
@@ -45,6 +46,8 @@ class _Recorder:
     """Writes down what happens to `inputs`."""
 
     def __init__(self, inputs: list[torch.Tensor]) -> None:
+        #: Whether a tensor's value has left it: what is done next time may depend on that.
+        self.looked = False
         self._graph = torch.fx.Graph()
         self._constants: dict[str, torch.Tensor] = {}
         #: Every tensor seen, by its identity; held, so that no other gets the same one.
@@ -54,6 +57,7 @@ class _Recorder:
 
     def write(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note an operation that has been done."""
+        self.looked |= isinstance(result, int | float | complex)  # bool included
         if args and _is_same_view(result, args[0]) and not operation._schema.is_mutable:
             self._seen[id(result)] = result, self._node(args[0])
             return

@@ -1,0 +1,84 @@
+"""Tapes: what is played is what the function does, for every layout, in place and beyond constants."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fdfa_cli.train.tape import Taped
+
+
+class Counted:
+    """A function that knows how often it was called."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *given):
+        self.calls += 1
+        return self.function(*given)
+
+
+def test_it_is_played_from_the_second_time_on():
+    def stepped(params, x):
+        y = x @ params["weight"].mT + params["bias"]
+        first, second = y.chunk(2)
+        return {"y": y.relu(), "both": (first * 2, second.expand(3, *second.shape))}
+
+    counted = Counted(stepped)
+    taped = Taped(counted)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        params, x = {"weight": torch.randn(4, 3), "bias": torch.randn(4)}, torch.randn(6, 3)
+        played, known = taped(params, x), stepped(params, x)
+        assert torch.equal(played["y"], known["y"])
+        for mine, theirs in zip(played["both"], known["both"], strict=True):
+            assert torch.equal(mine, theirs)
+    assert counted.calls == 1
+
+
+def test_every_layout_has_its_own():
+    counted = Counted(lambda x: x.sum(0) / len(x))
+    taped = Taped(counted)
+    for shape in ((4, 3), (5, 3), (4, 3)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(taped(x), x.mean(0))
+        torch.testing.assert_close(taped(x.mT.contiguous().mT), x.mean(0))
+        torch.testing.assert_close(taped(x.double()), x.double().mean(0))
+    assert counted.calls == 6
+
+
+def test_what_happens_in_place_happens_again():
+    def averaged(mean, x):
+        fresh = mean.clone()
+        fresh.lerp_(x, 0.5)
+        view = fresh[:2]
+        view.mul_(2)
+        return fresh
+
+    counted = Counted(averaged)
+    taped = Taped(counted)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        mean, x = torch.randn(5), torch.randn(5)
+        before = mean.clone()
+        assert torch.equal(taped(mean, x), averaged(mean, x))
+        assert torch.equal(mean, before)
+    assert counted.calls == 1
+
+
+def test_a_tensor_from_elsewhere_is_kept():
+    table = torch.randn(3)
+    taped = Taped(lambda x: x * table)
+    for _ in range(2):
+        x = torch.randn(3)
+        assert torch.equal(taped(x), x * table)
+
+
+@pytest.mark.parametrize("look", [lambda x: x.sum().item() > 0, lambda x: bool((x > 0).all())])
+def test_who_looks_at_a_value_is_called_every_time(look):
+    counted = Counted(lambda x: x + 1 if look(x) else x - 1)
+    taped = Taped(counted)
+    for x in (torch.ones(2), -torch.ones(2), torch.ones(2)):
+        assert torch.equal(taped(x), 2 * x)
+    assert counted.calls == 3
