@@ -348,16 +348,14 @@ def drtp(c: Case) -> Update:
 
 
 def dkp(c: Case) -> Update:
-    """∇F_l = Σ_b E[b]ᵀ H_l[b] + λF_l; every parameter decays by λ too."""
+    """∇F_l = Σ_b E[b]ᵀ H_l[b]; the decay is the optimizers'."""
     update, h, error = direct(c, lambda error: error)
-    decay = c.rule.decay
-    grads = {name: grad + decay * c.params[name].detach() for name, grad in update.grads.items()}
     state_grads = {}
     for l in range(len(c.blocks)):
         f = c.state[f"feedback.{l}"]
         outer = sum(torch.outer(error[b], h[l + 1][b].flatten()) for b in range(len(c.x)))
-        state_grads[f"feedback.{l}"] = outer.detach().view_as(f) + decay * f
-    return Update(grads, update.loss, update.logits, state_grads)
+        state_grads[f"feedback.{l}"] = outer.detach().view_as(f)
+    return Update(update.grads, update.loss, update.logits, state_grads)
 
 
 # --- direct feedback that estimates Jacobians ------------------------------------------------------------

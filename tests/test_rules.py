@@ -41,6 +41,7 @@ from fdfa_cli.train.loop import fit
 from fdfa_cli.train.optimizers import Adam
 from fdfa_cli.train.progress import Quiet
 from fdfa_cli.train.schedules import Exponential
+from fdfa_cli.train.session import Session
 
 #: Epochs of digits/mlp, which has 30, in the tests of learning.
 EPOCHS = 10
@@ -211,8 +212,6 @@ def test_without_hidden_blocks_a_rule_is_backpropagation(row):
         return
     step = draw(rule, network)
     grads, true = (take(r, network, step).grads for r in (rule, RULES.get("bp")()))
-    if row.name == "dkp":  # decays
-        true = {name: grad + rule.decay * step.params[name] for name, grad in true.items()}
     if row.reference is naive.fg_w:  # a random direction, no more
         assert sum((grads[name] * true[name]).sum() for name in true) > 0
     elif row.name == "pepita":  # the second pass's input
@@ -447,10 +446,31 @@ def test_initial_law_of_the_feedback(name, options, law, scale):
     [("fdfa", "sgd", 0.01), ("fdfa-s", "sgd", 0.003), ("fdfa-adam", "adam", 1e-4), ("dkp", "adam", 1e-4)],
 )
 def test_feedback_has_its_own_optimizer_at_a_constant_rate(name, optimizer, rate):
-    own, schedule = RULES.get(name)().feedback_training(Adam(lr=0.5), Exponential())
-    assert (own.name, own.lr, own.weight_decay) == (optimizer, rate, 0)
+    rule = RULES.get(name)()
+    own, schedule = rule.feedback_training(Adam(lr=0.5), Exponential())
+    assert (own.name, own.lr, own.weight_decay) == (optimizer, rate, getattr(rule, "decay", 0))
     assert getattr(own, "momentum", 0) == 0
     assert {schedule.factor(t, 10) for t in (0, 3.5, 9)} == {1}
+
+
+def test_direct_kolen_pollack_decays_weights_and_feedback_alike_beside_what_their_optimizers_do():
+    """One step of SGD of rate η shrinks every tensor by 1 − η (own decay + λ), and follows the gradients."""
+    options = recipe("dkp", "rule.decay=0.1", "rule.feedback_optimizer={name: sgd, lr: 0.5}",
+                     "optimizer={name: sgd, lr: 0.2, weight_decay: 0.3}")  # fmt: skip
+    network = options.network.build(options.data.shape(), options.data.classes())
+    session = Session(options, network, 64, torch.device("cpu"))
+    before = session.twin()
+    x, y = torch.rand(32, *options.data.shape()), torch.randint(10, (32,))
+    batch = Batch(x, y, Mode(training=True, buffers=before.buffers), LOSSES["cross_entropy"])
+    with torch.no_grad():
+        update = options.rule.step(network, before.params, before.state, batch, {})
+        session.step(x, y)
+    for now, was, grads, rate, decay in (
+        (session.params, before.params, update.grads, 0.2, 0.4),
+        (session.state, before.state, update.state_grads, 0.5, 0.1),
+    ):
+        for name in now:
+            torch.testing.assert_close(now[name], (1 - rate * decay) * was[name] - rate * grads[name])
 
 
 def test_kolen_pollack_feedback_moves_with_the_weights_own_optimizer():

@@ -73,6 +73,10 @@ class Rule(Named):
         """Random tensors of step number `step` (from 0) on a batch of `batch_size`."""
         return {}
 
+    def weight_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
+        """Optimizer and schedule for the weights; by default the recipe's, given here."""
+        return optimizer, schedule
+
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
         """Optimizer and schedule for the state's gradients; by default the weights' own, given here."""
         return optimizer, schedule

@@ -2,7 +2,7 @@
 
     dfa    G_l = E F_l               F_l: C×N_l, fixed and random
     sdfa   G_l = sign(E) F_l / B     only the sign of each error
-    dkp    G_l = E F_l               ∇F_l = Eᵀ H_l, and W and F decay alike
+    dkp    G_l = E F_l               ∇F_l = Eᵀ H_l, and W and F decay alike, by their optimizers
     drtp   G_l = T F_l / B           one-hot targets T in place of the error
 
 The output layer is exact. One forward pass, all activations kept until the error is known (but see drtp); no
@@ -123,9 +123,16 @@ class DirectKolenPollack(DirectFeedback):
     )
     source: ClassVar[str] = "Webster et al. 2021"
 
+    def weight_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
+        """The recipe's, with λ added to its decay."""
+        return self._decaying(optimizer), schedule
+
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        """Its own optimizer, at a constant rate."""
-        return self.feedback_optimizer, Constant()
+        """Its own optimizer, with λ added to its decay, at a constant rate."""
+        return self._decaying(self.feedback_optimizer), Constant()
+
+    def _decaying(self, optimizer: Optimizer) -> Optimizer:
+        return optimizer.model_copy(update={"weight_decay": optimizer.weight_decay + self.decay})
 
     def step(
         self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
@@ -145,10 +152,8 @@ class DirectKolenPollack(DirectFeedback):
             feedback = state[feedback_name(l)]
             signal = feedback_signal(error, feedback)
             grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
-            growth = from_units(error.mT @ units(outputs[l]).to(feedback.dtype), network.block_shapes[l])
-            state_grads[feedback_name(l)] = growth + self.decay * feedback
-        for name, grad in grads.items():  # made above, so in place
-            grad.add_(self.decay * params[name])
+            growth = error.mT @ units(outputs[l]).to(feedback.dtype)
+            state_grads[feedback_name(l)] = from_units(growth, network.block_shapes[l])
         return Update(grads, loss, logits, state_grads)
 
 

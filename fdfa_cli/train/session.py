@@ -41,7 +41,7 @@ class Session:
         self.state = _moved(sample(recipe.rule.state(network), stream(seed, "feedback")), device)
         #: What moves by which options.
         self.settings: dict[str, tuple[Optimizer, Schedule]] = {
-            "weights": (recipe.optimizer, recipe.schedule)
+            "weights": recipe.rule.weight_training(recipe.optimizer, recipe.schedule)
         }
         if self.state:
             self.settings["feedback"] = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
