@@ -147,12 +147,12 @@ class DirectKolenPollack(DirectFeedback):
         loss, error = batch.loss(logits)
 
         grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
-        state_grads = {}
+        state_grads, sent = {}, error.mT.contiguous()  # contiguous: the products take two thirds of the time
         for l, block in enumerate(network.blocks):
             feedback = state[feedback_name(l)]
             signal = feedback_signal(error, feedback)
             grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
-            growth = error.mT @ units(outputs[l]).to(feedback.dtype)
+            growth = sent @ units(outputs.pop(0)).to(feedback.dtype)
             state_grads[feedback_name(l)] = from_units(growth, network.block_shapes[l])
         return Update(grads, loss, logits, state_grads)
 
