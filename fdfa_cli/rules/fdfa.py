@@ -150,8 +150,8 @@ class PerturbedForward(Rule):
             if d is None or name not in perturbations:
                 continue
             v = perturbations[name]
-            mean = (d.to(v.dtype) / len(batch)).mT.contiguous()  # contiguous: two thirds of the product's time
-            outer = mean @ units(v)
+            share = (d.to(v.dtype) / len(batch)).mT.contiguous()  # contiguous: two thirds of the time
+            outer = share @ units(v)
             jacobians[name] = from_units(outer, tuple(v.shape[1:]))
             if sides[l] > 1:  # a patch's sum was estimated; each of its positions receives the mean
                 jacobians[name] /= _positions(net.block_shapes[l], sides[l], v.device)

@@ -75,12 +75,10 @@ class BatchNorm(Layer):
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
             return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
-        # Made from x, so that under `torch.func.vmap` they are stacked wherever x is.
-        mean, var = (x.new_empty(t.shape, dtype=t.dtype).copy_(t) for t in (running_mean, running_var))
-        running = Running(mean, var, self.momentum)
-        y, mean, rstd = normalise(x, weight, bias, running, self.eps, mode.stacked)
-        mode.updates[self.key("running_mean")] = running.mean
-        mode.updates[self.key("running_var")] = running.var
+        running = Running(running_mean, running_var)
+        y, mean, rstd, moved = normalise(x, weight, bias, running, self.momentum, self.eps, mode.stacked)
+        mode.updates[self.key("running_mean")] = moved.mean
+        mode.updates[self.key("running_var")] = moved.var
         return y, _Normalised(x, mean, rstd, True, mode.stacked)
 
     def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:

@@ -26,16 +26,10 @@ Mask = tuple[bool, bool, bool]
 
 
 class Running(NamedTuple):
-    """Running statistics, which `normalise` moves in place: the mean and the (unbiased) variance."""
+    """Running statistics: the mean and the (unbiased) variance."""
 
     mean: torch.Tensor
     var: torch.Tensor
-    momentum: float
-
-    def move(self, mean: torch.Tensor, var: torch.Tensor) -> None:
-        """Towards those of a batch."""
-        self.mean.lerp_(mean, self.momentum)
-        self.var.lerp_(var, self.momentum)
 
 
 def normalise(
@@ -43,27 +37,32 @@ def normalise(
     weight: torch.Tensor,
     bias: torch.Tensor,
     running: Running,
+    momentum: float,
     eps: float,
     stacked: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`y`, μ and 1/√(s² + ε) of a batch `x` (B×C or B×C×H×W); the last two one a channel.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Running]:
+    """`y`, μ and 1/√(s² + ε) of a batch `x` (B×C or B×C×H×W), and `running` moved towards the batch's.
 
-    `stacked`: it is one of several trials, under `torch.func.vmap`.
+    All but y are one a channel. `stacked`: it is one of several trials, under `torch.func.vmap`.
     """
     k = _fold(x)
     if k == 1:
         kernel = trials.normalise if stacked and x.ndim == 2 else torch.ops.aten.native_batch_norm
-        return kernel(x, weight, bias, running.mean, running.var, True, running.momentum, eps)
+        # Copied into what is made from x, so that under `torch.func.vmap` they are stacked wherever x is.
+        moved = Running(*(x.new_empty(t.shape, dtype=t.dtype).copy_(t) for t in running))
+        y, mean, rstd = kernel(x, weight, bias, *moved, True, momentum, eps)
+        return y, mean, rstd, moved
     rows, count = _rows(x, k), x.numel() // x.shape[1]
     means, variances = torch.ops.aten.batch_norm_update_stats(rows, None, None, 0.0)
     between, mean = torch.var_mean(means.view(k, -1), 0, correction=0)
     var = variances.view(k, -1).mean(0) + between  # within the columns, and between them
     rstd = (var + eps).rsqrt()
-    running.move(mean, var * (count / max(count - 1, 1)))
+    unbiased = var * (count / max(count - 1, 1))
+    moved = Running(torch.lerp(running.mean, mean, momentum), torch.lerp(running.var, unbiased, momentum))
     scale = weight * rstd
     shift = torch.addcmul(bias, mean, scale, value=-1)
     y = torch.addcmul(_folded(shift, k), rows, _folded(scale, k))
-    return _images(y, x), mean, rstd
+    return _images(y, x), mean, rstd, moved
 
 
 def normalise_vjp(
@@ -104,11 +103,14 @@ def _fold(x: torch.Tensor, dy: torch.Tensor | None = None) -> int:
     channels = x.shape[1]
     if x.ndim < 4 or 2 * channels > WIDTH or x.dtype.itemsize < 4:
         return 1
-    if x.device.type != "cpu" or x.requires_grad:
+    if x.device.type != "cpu" or x.requires_grad or _wrapped(x) or (dy is not None and _wrapped(dy)):
         return 1
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, dy) if t is not None):
-        return 1
-    return math.gcd(x.numel() // channels, 2 ** int(math.log2(WIDTH / channels)))
+    return math.gcd(x.numel() // channels, 1 << (WIDTH // channels).bit_length() - 1)
+
+
+def _wrapped(t: torch.Tensor) -> bool:
+    """Whether a transform of `torch.func` runs over it."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def _rows(x: torch.Tensor, k: int) -> torch.Tensor:
