@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -228,6 +229,16 @@ def close(actual: Any, expected: Any, rtol: float = 1e-10, atol: float = 1e-12) 
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
 
 
+def test_narrow_images_far_from_zero_keep_their_precision() -> None:
+    """A mean of 1000 standard deviations: sums of x (x − μ) would lose five digits of them."""
+    x = channels_last(torch.randn(64, 3, 8, 8, generator=stream(0, "far")) + 1000)
+    norm = BatchNorm(3)
+    params = {"norm.weight": torch.ones(3), "norm.bias": torch.zeros(3)}
+    running = {"norm.running_mean": torch.zeros(3), "norm.running_var": torch.ones(3)}
+    y, _ = norm.forward(params, x, Mode(training=True, buffers=running))
+    close(y.double(), nn.BatchNorm2d(3).double()(x.double()).detach(), rtol=0, atol=2e-3)
+
+
 @each
 @both_modes
 def test_forward_is_torchs(case: Case, training: bool) -> None:
@@ -338,6 +349,16 @@ def test_many_tangents_at_one_point_by_vmap(case: Case, training: bool) -> None:
 
 
 LEAVES = [case for case in CASES if not isinstance(case.layer, Chain | Residual | ModuleLayer)]
+
+
+@pytest.mark.parametrize("layer", [MaxPool2d(2), AvgPool2d(2), AdaptiveAvgPool2d()], ids=str)
+def test_a_pool_lets_its_input_be_freed(layer: Layer) -> None:
+    x = channels_last(torch.rand(B, 3, 4, 4))
+    input_ = weakref.ref(x)
+    _, saved = layer.forward({}, x, Mode(training=True))
+    del x
+    assert input_() is None
+    assert saved is not None
 
 
 @pytest.mark.parametrize("case", LEAVES, ids=str)
