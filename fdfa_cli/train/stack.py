@@ -3,9 +3,9 @@
 A `Stack` is made of sessions and dissolves into them. While it stands, every tensor of theirs is a row of
 one of its own (parameters K×…, running statistics K×…), so each session stays complete: it is evaluated,
 checkpointed and stopped as if it were alone. Each keeps its own random streams and data order, and draws
-from them what it would draw alone; the sums of a step are the same, rounded in another order. Over many
-steps training amplifies that, as it does the rounding of another number of threads: accuracies after long
-trainings agree to a few samples, and of configurations as good as tied another may win.
+from them what it would draw alone. Wherever kernels sum the rows of a stack as they sum a trial's own, it
+comes to the same digits (on the CPUs tried, perceptrons with batch norm do); elsewhere sums are rounded in
+another order, which long trainings amplify, as they do the rounding of another number of threads.
 
 Optimizers work entry by entry, so one call moves the rows of all sessions whose settings are the same;
 sessions with equal settings should be neighbours.
@@ -25,8 +25,11 @@ from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.streams import Draw, sample
 from fdfa_cli.train.grouping import real_options
-from fdfa_cli.train.session import Session, score, steps_of
+from fdfa_cli.train.session import Session, steps_of
 from fdfa_cli.train.tape import Taped
+
+#: Numbers in the widest register of a CPU.
+REGISTER = 16
 
 
 class Stack:
@@ -51,7 +54,6 @@ class Stack:
             session.state.update({name: tensor[k] for name, tensor in self.state.items()})
         self._crews = [crew for key in first.settings for crew in self._crews_of(key)]
         self._step = Taped(torch.func.vmap(partial(_step, first)))
-        self._score = Taped(torch.func.vmap(partial(_score, first), in_dims=(0, 0, 0, None, None)))
         self._begin_epoch()
 
     # --- the clock -----------------------------------------------------------------------------------
@@ -128,10 +130,8 @@ class Stack:
 
     def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Session.score`, for each of the sessions (K); the batch is the same for all."""
-        result: tuple[torch.Tensor, torch.Tensor] = self._score(
-            self._real, self.params, self.buffers, x, labels
-        )
-        return result
+        losses, correct = zip(*(session.score(x, labels) for session in self.sessions), strict=True)
+        return torch.stack(losses), torch.stack(correct)
 
     # --- sessions and optimizers ---------------------------------------------------------------------
 
@@ -157,29 +157,36 @@ class Stack:
 class _Crew:
     """Neighbours in a stack that move by the same settings: `tensors` are their `rows` of its own.
 
-    Their moments become rows of the crew's.
+    Their moments become rows of the crew's. Tensors that do not fill whole vector registers move one by one:
+    fused kernels round the entries that are left over otherwise than the rest, and those would be others.
     """
 
     def __init__(self, key: str, members: Sequence[Session], rows: slice, tensors: Tensors) -> None:
-        self.key, self._members, self._rows, self._tensors = key, members, rows, tensors
+        self.key, self._members, self._rows = key, members, rows
         self._optimizer, _ = members[0].settings[key]
-        self._moments = {name: _stacked([s.moments[key][name] for s in members]) for name in tensors}
-        self._numbers = dict(members[0].numbers[key])
+        self._together = {name: t for name, t in tensors.items() if t[0].numel() % REGISTER == 0}
+        self._moments = {name: _stacked([s.moments[key][name] for s in members]) for name in self._together}
+        self._numbers = {name: members[0].numbers[key][name] for name in self._together}
         for k, session in enumerate(members):
             for name, moments in self._moments.items():
                 session.moments[key][name].update({moment: value[k] for moment, value in moments.items()})
 
     def move(self, grads: Tensors) -> None:
         """Follow the gradients (K×…) at this moment's rate."""
-        if grads:
-            first = self._members[0]
-            steps = steps_of(_rows(grads, self._rows), self._tensors, self._moments, self._numbers)
-            self._optimizer.move(steps, first.rate(self.key, first.position))
+        if not grads:
+            return
+        key, first = self.key, self._members[0]
+        whole = {name: grad[self._rows] for name, grad in grads.items() if name in self._together}
+        steps = steps_of(whole, self._together, self._moments, self._numbers)
+        for k, session in enumerate(self._members, self._rows.start):
+            own = {name: grad[k] for name, grad in grads.items() if name not in self._together}
+            steps += steps_of(own, session.moving(key), session.moments[key], session.numbers[key])
+        self._optimizer.move(steps, first.rate(key, first.position))
 
     def settle(self) -> None:
         """Let every member count the steps."""
         for session in self._members:
-            session.numbers[self.key] = dict(self._numbers)
+            session.numbers[self.key].update(self._numbers)
 
 
 class _Step(NamedTuple):
@@ -217,14 +224,6 @@ def _step(
         update.loss,
         (update.logits.argmax(-1) == labels).sum(),
     )
-
-
-def _score(
-    first: Session, real: Tensors, params: Tensors, buffers: Tensors, x: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One trial's score, as in `_step`."""
-    rule = first.recipe.rule.model_copy(update=dict(real))
-    return score(rule, first.recipe, first.network, params, buffers, x, labels)
 
 
 def _stacked(trees: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
