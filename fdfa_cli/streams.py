@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -58,23 +58,37 @@ class Draw:
 
         In `dtype`; where that is not given, in a given value's own type, else in torch's default.
         """
-        if self.channels_last and len(self.shape) > 3:
+        return self.fill(self.empty(generator.device, dtype), generator)
+
+    def empty(self, device: torch.device, dtype: torch.dtype | None = None, rows: Shape = ()) -> torch.Tensor:
+        """A tensor to be filled (*rows, *shape), each row laid out as a sample is."""
+        if dtype is None and self.value is not None:
+            dtype = self.value.dtype
+        if self._moves_channels:
             *outer, c, h, w = self.shape
-            inner = replace(self, shape=(*outer, h, w, c), channels_last=False)
-            return inner.sample(generator, dtype).movedim(-1, -3)
-        device = generator.device
+            return torch.empty((*rows, *outer, h, w, c), device=device, dtype=dtype).movedim(-1, -3)
+        return torch.empty((*rows, *self.shape), device=device, dtype=dtype)
+
+    def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw into `values`, made by `empty`; returns it."""
+        memory = values.movedim(-3, -1) if self._moves_channels else values
         if self.value is not None:
-            return self.value.to(device, dtype, copy=True)
-        if self.law == "constant":
-            return torch.full(self.shape, self.scale, device=device, dtype=dtype)
-        if self.law == "rademacher":
-            return _signs(self.shape, generator, dtype).mul_(self.scale)
-        values = torch.empty(self.shape, device=device, dtype=dtype)
-        if self.law == "uniform":
-            return values.uniform_(-self.scale, self.scale, generator=generator)
-        if self.law == "gaussian":
-            return _gaussian(values, self.scale, generator)
-        return values.bernoulli_(self.scale, generator=generator)
+            values.copy_(self.value)
+        elif self.law == "constant":
+            values.fill_(self.scale)
+        elif self.law == "rademacher":
+            torch.mul(_signs(memory.shape, generator, values.dtype), self.scale, out=memory)
+        elif self.law == "uniform":
+            memory.uniform_(-self.scale, self.scale, generator=generator)
+        elif self.law == "gaussian":
+            _gaussian(memory, self.scale, generator)
+        else:
+            memory.bernoulli_(self.scale, generator=generator)
+        return values
+
+    @property
+    def _moves_channels(self) -> bool:
+        return self.channels_last and len(self.shape) > 3
 
 
 def kaiming(shape: Shape) -> Draw:
@@ -87,13 +101,24 @@ def sample(draws: Mapping[str, Draw], generator: torch.Generator) -> dict[str, t
     return {name: draw.sample(generator) for name, draw in draws.items()}
 
 
+def sample_rows(
+    draws: Sequence[Mapping[str, Draw]], generators: Sequence[torch.Generator]
+) -> dict[str, torch.Tensor]:
+    """`sample` of several trials, each from its own stream, in the rows of one tensor a draw (K×shape)."""
+    stacked = {name: draw.empty(generators[0].device, rows=(len(draws),)) for name, draw in draws[0].items()}
+    for k, (mine, generator) in enumerate(zip(draws, generators, strict=True)):
+        for name, draw in mine.items():
+            draw.fill(stacked[name][k], generator)
+    return stacked
+
+
 def stream(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """The generator of (seed, purpose, epoch): independent of every other purpose and epoch."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) -> torch.Tensor:
+def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) -> None:
     """`values` filled with N(0, scale²).
 
     Long ones on a CPU in pieces, each from a generator that `generator` seeds, on as many threads as torch
@@ -101,7 +126,8 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
     tenth of a convolutional network's step.
     """
     if values.numel() <= PIECE or values.device.type != "cpu":
-        return values.normal_(0.0, scale, generator=generator)
+        values.normal_(0.0, scale, generator=generator)
+        return
     pieces = torch.split(values.view(-1), PIECE)
     seeds = torch.empty(len(pieces), dtype=torch.int64).random_(generator=generator).tolist()
 
@@ -109,7 +135,6 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
         piece.normal_(0.0, scale, generator=torch.Generator().manual_seed(seed))
 
     list(_threads(torch.get_num_threads()).map(fill, pieces, seeds))
-    return values
 
 
 @cache
@@ -120,12 +145,12 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="fdfa-draw")
 
 
-def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype | None) -> torch.Tensor:
+def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
     """±1 with equal probability: eight signs are read from each random byte by a look-up table."""
     count = math.prod(shape)
     words = torch.empty(-(-count // 64), dtype=torch.int64, device=generator.device)
     words.random_(-(2**63), None, generator=generator)
-    table = _sign_table(generator.device, dtype or torch.get_default_dtype())
+    table = _sign_table(generator.device, dtype)
     return F.embedding(words.view(torch.uint8).int(), table).view(-1)[:count].view(shape)
 
 

@@ -23,7 +23,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.rules.base import Rule
-from fdfa_cli.streams import Draw, sample
+from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.train.grouping import real_options
 from fdfa_cli.train.session import Session, steps_of
 from fdfa_cli.train.tape import Taped
@@ -112,9 +112,7 @@ class Stack:
     def _drawn(self, purpose: str, draws: Callable[[Rule], Mapping[str, Draw]]) -> dict[str, torch.Tensor]:
         """What every session draws for a step, stacked; `draws` is asked once for each distinct rule."""
         known = [draws(rule) for rule in self._distinct]
-        return _stacked(
-            [sample(known[i], s.streams[purpose]) for i, s in zip(self._kinds, self.sessions, strict=True)]
-        )
+        return sample_rows([known[i] for i in self._kinds], [s.streams[purpose] for s in self.sessions])
 
     @cached_property
     def _distinct(self) -> list[Rule]:
