@@ -170,11 +170,10 @@ class DirectRandomTargetProjection(DirectFeedback):
         """See `Rule.step`."""
         h = batch.x
         grads: dict[str, torch.Tensor] = {}
+        message = one_hot(batch.labels, network.classes, torch.get_default_dtype()) / len(batch)
         for l, block in enumerate(network.blocks):
             h, kept = block.forward(params, h, batch.mode)
-            feedback = state[feedback_name(l)]
-            targets = one_hot(batch.labels, network.classes, feedback.dtype)
-            signal = feedback_signal(targets / len(batch), feedback)
+            signal = feedback_signal(message, state[feedback_name(l)])
             grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]
             del kept
         logits, kept = network.output.forward(params, h, batch.mode)
