@@ -29,6 +29,7 @@ from steps import machine
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.registry import DATA
+from fdfa_cli.runs import scan
 from fdfa_cli.train.session import Session
 from fdfa_cli.train.stack import Stack
 
@@ -110,6 +111,31 @@ def sweeps(epochs: int, folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def differences(folder: Path) -> dict[str, float]:
+    """How many trials of the sweep by `batched` have other metrics than by `serial`, and by how much at most.
+
+    Over all epochs: losses and accuracies, whose largest differences are given.
+    """
+    serial, batched = (
+        {run.record.facts["identity"]: run.metrics() for run in scan([folder / engine]).runs}
+        for engine in ("serial", "batched")
+    )
+    assert serial.keys() == batched.keys()
+    found = {"trials": 0.0, "loss": 0.0, "accuracy": 0.0}
+    for trial, rows in serial.items():
+        apart = {
+            kind: max(
+                abs(row[key] - other[key])
+                for row, other in zip(rows, batched[trial], strict=True)
+                for key in (f"train_{kind}", f"val_{kind}")
+            )
+            for kind in ("loss", "accuracy")
+        }
+        found["trials"] += any(apart.values())
+        found |= {kind: max(found[kind], value) for kind, value in apart.items()}
+    return found
+
+
 def main() -> int:
     """Measure, print, store; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -150,11 +176,18 @@ def main() -> int:
             stored["first_epoch"] = timed(*command)[0]
             print(f"first epoch of mnist/mlp, data and test included: {stored['first_epoch']['wall']:.1f} s")
         stored["sweeps"] = sweeps(arguments.epochs, folder)
+        stored["differences"] = apart = differences(folder)
     for engine, one in stored["sweeps"].items():
         print(
             f"{TRIALS} trials of {arguments.epochs} epochs, {engine}: {one['wall']:.1f} s "
             f"(CPU {one['cpu']:.1f} s), {one['trials_per_minute']:.0f} a minute; {one['winner']}"
         )
+    print(
+        f"trials whose metrics are not serial's to the last digit when batched: {apart['trials']:.0f}; "
+        f"at most {apart['loss']:.1e} in loss, {apart['accuracy']:.4f} in accuracy"
+    )
+    if stored["sweeps"]["serial"]["winner"] != stored["sweeps"]["batched"]["winner"]:
+        missed.append("batched has another winner than serial")
     ratio = {
         clock: stored["sweeps"]["serial"][clock] / stored["sweeps"]["batched"][clock]
         for clock in ("wall", "cpu")
