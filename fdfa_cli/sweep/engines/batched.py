@@ -4,16 +4,15 @@ What shares network, data and structure (`fdfa_cli.train.grouping`) is stacked. 
 stacks as there are processes, one a core or a GPU, so that all of them work; a stack is cut further where
 memory ends. A stack computes on as many threads as its recipes say: one, unless they say otherwise.
 
-When it pays, measured as a trial's step in a stack over its step alone (fdfa, one thread of a busy 2-core
-machine, medians of 11):
+When it pays, measured as a trial's step in a stack over its step alone (fdfa, by the CPU clock of one thread of
+a 2-core machine, medians):
 
-    64-128-128-10, batch 32     stacks of 4: 0.64   8: 0.43   16: 0.37   32: 0.35   64: 0.25
-    64-h-h-10, stacks of 8      h = 256: 0.61       512: 0.77            1024: 1.16
-    CNN of mnist/cnn            stacks of 4: 1.82
+    64-128-128-10, batch 32     stacks of 4: 0.50   8: 0.33   16: 0.26   32: 0.21   64: 0.21
+    64-h-h-10, stacks of 8      h = 256: 0.43       512: 0.64            1024: 0.66
+    CNN of mnist/cnn            stacks of 4: 1.87
 
-By the CPU clock of its thread a step in a stack of 32 took 0.23 to 0.30 of one alone (4 measurements). On
-the quiet machine a sweep of 8 rates × 4 seeds over 30 epochs took 20 s in two stacks, 29 s in two processes
-and 46 s one after the other (n=1; start-up, some 4 s of CPU a process, is in all of them).
+A sweep of 8 rates × 4 seeds over 30 epochs took 11.7 s in two stacks, 21.2 s in two processes and 40.4 s one
+after the other (n=1; start and end, 2.5 s in all of them, included), to the same digits.
 
 A small step is mostly calls, which a stack shares; a large one is mostly sums, which it does not, and whose
 operands then leave the caches. Convolutions stacked become grouped ones, for which a CPU has no fast kernel.
