@@ -4,8 +4,8 @@ What shares network, data and structure (`fdfa_cli.train.grouping`) is stacked. 
 stacks as there are processes, one a core or a GPU, so that all of them work; a stack is cut further where
 memory ends. A stack computes on as many threads as its recipes say: one, unless they say otherwise.
 
-When it pays, measured as a trial's step in a stack over its step alone (fdfa, by the CPU clock of one thread of
-a 2-core machine, medians):
+When it pays, measured as a trial's step in a stack over its step alone (fdfa, by the CPU clock of one thread
+of a 2-core machine, medians):
 
     64-128-128-10, batch 32     stacks of 4: 0.50   8: 0.33   16: 0.26   32: 0.21   64: 0.21
     64-h-h-10, stacks of 8      h = 256: 0.43       512: 0.64            1024: 0.66
