@@ -67,6 +67,17 @@ def test_what_happens_in_place_happens_again():
     assert counted.calls == 1
 
 
+def test_what_is_held_is_read_anew():
+    weight = torch.randn(3, 3)
+    counted = Counted(lambda held, x: x @ held["weight"])
+    taped = Taped(counted, {"weight": weight})
+    for _ in range(3):
+        x = torch.randn(2, 3)
+        assert torch.equal(taped(x), x @ weight)
+        weight.add_(1)
+    assert counted.calls == 1
+
+
 def test_a_tensor_from_elsewhere_is_kept():
     table = torch.randn(3)
     taped = Taped(lambda x: x * table)

@@ -227,8 +227,9 @@ def laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     Torch's fused optimizers on the CPU walk both in memory order and do not look at strides: given the
     channels-last gradient of a contiguous convolution weight, they silently pair the wrong entries.
     """
-    grad = grad.to(tensor.dtype)
-    return grad if grad.stride() == tensor.stride() else torch.empty_like(tensor).copy_(grad)
+    if grad.dtype == tensor.dtype and grad.stride() == tensor.stride():
+        return grad
+    return torch.empty_like(tensor).copy_(grad)
 
 
 def _moved(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

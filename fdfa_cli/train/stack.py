@@ -53,7 +53,9 @@ class Stack:
             session.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
             session.state.update({name: tensor[k] for name, tensor in self.state.items()})
         self._crews = [crew for key in first.settings for crew in self._crews_of(key)]
-        self._step = Taped(torch.func.vmap(partial(_step, first)))
+        self._step = Taped(
+            torch.func.vmap(partial(_step, first)), self._real, self.params, self.state, self.buffers
+        )
         self._begin_epoch()
 
     # --- the clock -----------------------------------------------------------------------------------
@@ -96,9 +98,7 @@ class Stack:
         )
         if first.recipe.training.precision == "bf16":
             x = x.bfloat16()
-        done: _Step = self._step(
-            self._real, self.params, self.state, self.buffers, noise, x, labels, perturbations
-        )
+        done: _Step = self._step(noise, x, labels, perturbations)
         for crew in self._crews:
             crew.move(done.state_grads if crew.key == "feedback" else done.grads)
         for mine, new in ((self.state, done.state), (self.buffers, done.buffers)):
@@ -176,8 +176,9 @@ class _Crew:
         key, first = self.key, self._members[0]
         whole = {name: grad[self._rows] for name, grad in grads.items() if name in self._together}
         steps = steps_of(whole, self._together, self._moments, self._numbers)
-        for k, session in enumerate(self._members, self._rows.start):
-            own = {name: grad[k] for name, grad in grads.items() if name not in self._together}
+        single = {name: grad for name, grad in grads.items() if name not in self._together}
+        for k, session in enumerate(self._members if single else (), self._rows.start):
+            own = {name: grad[k] for name, grad in single.items()}
             steps += steps_of(own, session.moving(key), session.moments[key], session.numbers[key])
         self._optimizer.move(steps, first.rate(key, first.position))
 

@@ -21,10 +21,14 @@ Tree = Any
 
 
 class Taped:
-    """`function`, a pure one of trees of tensors, played from a tape for each layout of its inputs."""
+    """`function`, a pure one of trees of tensors, played from a tape for each layout of its inputs.
 
-    def __init__(self, function: Callable[..., Tree]) -> None:
-        self._function = function
+    Its first arguments are `held`: the same tensors at every call, whatever their values.
+    """
+
+    def __init__(self, function: Callable[..., Tree], *held: Tree) -> None:
+        self._function, self._held = function, held
+        self._held_leaves = torch.utils._pytree.tree_leaves(held)
         self._tapes: dict[object, Callable[..., Tree]] = {}
 
     def __call__(self, *trees: Tree) -> Tree:
@@ -33,10 +37,10 @@ class Taped:
         layout = structure, *map(_layout, leaves)
         tape = self._tapes.get(layout)
         if tape is not None:
-            return tape(leaves)
-        recorder = _Recorder(leaves)
+            return tape([*self._held_leaves, *leaves])
+        recorder = _Recorder([*self._held_leaves, *leaves])
         with _watch()(recorder):
-            result = self._function(*trees)
+            result = self._function(*self._held, *trees)
         if not recorder.looked:
             self._tapes[layout] = recorder.tape(result)
         return result
@@ -102,8 +106,7 @@ def _is_same_view(result: Any, argument: Any) -> bool:
         isinstance(result, torch.Tensor)
         and isinstance(argument, torch.Tensor)
         and result.data_ptr() == argument.data_ptr()
-        and (result.dtype, result.shape, result.stride())
-        == (argument.dtype, argument.shape, argument.stride())
+        and _layout(result) == _layout(argument)
     )
 
 
