@@ -115,7 +115,8 @@ class Session:
 
     def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss of a batch in evaluation mode, and how many of it are classified correctly."""
-        return score(self.recipe.rule, self.recipe, self.network, self.params, self.buffers, x, labels)
+        logits = self.recipe.rule.predict(self.network, self.params, self.buffers, x)
+        return LOSSES[self.recipe.training.loss](logits, labels)[0], (logits.argmax(-1) == labels).sum()
 
     def settle(self) -> None:
         """Make every session whole: nothing to do."""
@@ -194,20 +195,6 @@ class Session:
         twin = type(self)(self.recipe, self.network, self.samples, self.device)
         twin.load_state_dict(deepcopy(self.state_dict()))
         return twin
-
-
-def score(
-    rule: Rule,
-    recipe: Recipe,
-    network: Network,
-    params: Tensors,
-    buffers: Tensors,
-    x: torch.Tensor,
-    labels: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `Session.score`; pure, and `rule` is the recipe's, or has tensors among its options."""
-    logits = rule.predict(network, params, buffers, x)
-    return LOSSES[recipe.training.loss](logits, labels)[0], (logits.argmax(-1) == labels).sum()
 
 
 def steps_of(
