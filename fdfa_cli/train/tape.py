@@ -29,20 +29,20 @@ class Taped:
     def __init__(self, function: Callable[..., Tree], *held: Tree) -> None:
         self._function, self._held = function, held
         self._held_leaves = torch.utils._pytree.tree_leaves(held)
-        self._tapes: dict[object, Callable[..., Tree]] = {}
+        #: By layout; None where the function looks at a value and has to be called.
+        self._tapes: dict[object, Callable[..., Tree] | None] = {}
 
     def __call__(self, *trees: Tree) -> Tree:
         """What the function gives; the first time for inputs of this layout, it is called and recorded."""
         leaves, structure = torch.utils._pytree.tree_flatten(trees)
         layout = structure, *map(_layout, leaves)
-        tape = self._tapes.get(layout)
-        if tape is not None:
-            return tape([*self._held_leaves, *leaves])
+        if layout in self._tapes:
+            tape = self._tapes[layout]
+            return tape([*self._held_leaves, *leaves]) if tape else self._function(*self._held, *trees)
         recorder = _Recorder([*self._held_leaves, *leaves])
         with _watch()(recorder):
             result = self._function(*self._held, *trees)
-        if not recorder.looked:
-            self._tapes[layout] = recorder.tape(result)
+        self._tapes[layout] = None if recorder.looked else recorder.tape(result)
         return result
 
 
