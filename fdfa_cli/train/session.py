@@ -12,7 +12,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Update
 from fdfa_cli.streams import sample, stream
 from fdfa_cli.train.optimizers import Moments, Optimizer, Step
 from fdfa_cli.train.schedules import Schedule
