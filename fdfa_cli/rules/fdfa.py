@@ -145,14 +145,15 @@ class PerturbedForward(Rule):
             signal = _spread(feedback_signal(error, state[names[l]]), net.block_shapes[l], sides[l])
             grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
 
-        jacobians = {}
+        jacobians: dict[str, torch.Tensor] = {}
+        if d is None:
+            return Update(grads, loss, logits), jacobians
+        share = (d.to(state[names[0]].dtype) / len(batch)).mT.contiguous()  # half as long again if not
         for l, name in enumerate(names):
-            if d is None or name not in perturbations:
+            if name not in perturbations:
                 continue
             v = perturbations[name]
-            share = (d.to(v.dtype) / len(batch)).mT.contiguous()  # contiguous: two thirds of the time
-            outer = share @ units(v)
-            jacobians[name] = from_units(outer, tuple(v.shape[1:]))
+            jacobians[name] = from_units(share @ units(v), tuple(v.shape[1:]))
             if sides[l] > 1:  # a patch's sum was estimated; each of its positions receives the mean
                 jacobians[name] /= _positions(net.block_shapes[l], sides[l], v.device)
         return Update(grads, loss, logits), jacobians
