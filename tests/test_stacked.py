@@ -17,6 +17,7 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.backprop import Backprop
+from fdfa_cli.rules.base import Update
 from fdfa_cli.runs import Run
 from fdfa_cli.sweep.engines import Job, Outcome, batched, choose
 from fdfa_cli.sweep.engines.batched import LARGEST, Batched
@@ -153,6 +154,25 @@ def test_every_trial_keeps_its_own_optimizer_and_schedule(schedule):
     for one, other in zip(alone, together, strict=True):
         advance(one, splits.train, 13)
         assert_same(one, other)
+
+
+def test_tensors_that_fill_no_register_move_to_the_same_digits():
+    """Ten entries a trial: in rows of one tensor, the kernel would round other ones as its last."""
+    recipes = [recipe("optimizer=adam", seed=k) for k in range(3)]
+    alone, _ = sessions(recipes)
+    together, _ = sessions(recipes)
+    stack, shape = Stack(together), alone[0].params["out.linear.bias"].shape
+    assert shape == (10,)
+    loss, logits = torch.zeros(3), torch.zeros(3, 1, 10)
+    for _ in range(20):
+        grads = torch.randn(3, *shape)
+        stack.apply(Update({"out.linear.bias": grads}, loss, logits))
+        for one, grad in zip(alone, grads, strict=True):
+            one.apply(Update({"out.linear.bias": grad}, loss[0], logits[0]))
+    for one, other in zip(alone, together, strict=True):
+        for moment, value in one.moments["weights"]["out.linear.bias"].items():
+            assert torch.equal(value, other.moments["weights"]["out.linear.bias"][moment]), moment
+        assert torch.equal(one.params["out.linear.bias"], other.params["out.linear.bias"])
 
 
 def test_a_stack_takes_over_and_hands_back_in_the_middle():

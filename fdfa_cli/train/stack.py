@@ -22,7 +22,7 @@ from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import LOSSES, Batch
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.train.grouping import real_options
 from fdfa_cli.train.session import Session, steps_of
@@ -96,18 +96,21 @@ class Stack:
         perturbations = self._drawn(
             "perturbation", lambda rule: rule.perturbations(self.network, size, first.taken)
         )
-        if first.recipe.training.precision == "bf16":
-            x = x.bfloat16()
         done: _Step = self._step(noise, x, labels, perturbations)
-        for crew in self._crews:
-            crew.move(done.state_grads if crew.key == "feedback" else done.grads)
-        for mine, new in ((self.state, done.state), (self.buffers, done.buffers)):
-            for name, value in new.items():
-                mine[name].copy_(value)
+        self.apply(done)
+        for name, value in done.buffers.items():
+            self.buffers[name].copy_(value)
         self.loss_sum += done.loss * size
         self.correct += done.correct
         for session in self.sessions:
             session.position += 1
+
+    def apply(self, update: Update | _Step) -> None:
+        """See `Session.apply`; of all sessions, stacked."""
+        for crew in self._crews:
+            crew.move(update.state_grads if crew.key == "feedback" else update.grads)
+        for name, value in update.state.items():
+            self.state[name].copy_(value)
 
     def _drawn(self, purpose: str, draws: Callable[[Rule], Mapping[str, Draw]]) -> dict[str, torch.Tensor]:
         """What every session draws for a step, stacked; `draws` is asked once for each distinct rule."""
