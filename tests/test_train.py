@@ -16,11 +16,13 @@ import torch
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import Interrupted
+from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run
+from fdfa_cli.train import device
+from fdfa_cli.train.course import Pace
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -317,3 +319,53 @@ def test_convolution_weights_follow_their_gradients(optimizer):
         if mine.ndim < 2:  # the bias before a batch norm has no gradient but rounding, which Adam blows up
             continue
         assert (mine - theirs).abs().mean() < 1e-4, name
+
+
+# --- the device --------------------------------------------------------------------------------------------
+
+
+def test_gpus_are_asked_for_only_where_the_system_has_a_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    (tmp_path / "null").touch()
+    assert device.gpus(tmp_path) == 0
+    (tmp_path / "nvidia0").touch()
+    assert device.gpus(tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "found"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 1, "cuda"),
+        ("cpu", 1, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_device_that_is_chosen(monkeypatch, wanted, there, found):
+    monkeypatch.setattr(device, "gpus", lambda: there)
+    assert device.chosen(recipe(f"training.device={wanted}").training) == found
+
+
+@pytest.mark.parametrize(("wanted", "there"), [("cuda", 0), ("cuda:1", 1)])
+def test_device_that_is_not_there(monkeypatch, wanted, there):
+    monkeypatch.setattr(device, "gpus", lambda: there)
+    with pytest.raises(UsageError, match=f"'{wanted}' is not there: this machine has {there}"):
+        device.chosen(recipe(f"training.device={wanted}").training)
+
+
+# --- how often checkpoints are written ---------------------------------------------------------------------
+
+
+def test_checkpoints_take_a_fortieth_of_the_time_at_most(monkeypatch):
+    """An epoch takes a second and a checkpoint a sixteenth: so one is due 2.5 seconds after the last."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, written = Pace(), []
+    for epoch in range(13):
+        now[0] += 1.0
+        with pace.writing() as wanted:
+            if wanted:
+                written.append(epoch)
+                now[0] += 1 / 16
+    assert written == [0, 3, 6, 9, 12]
