@@ -166,7 +166,10 @@ def _unknown_section(key: str, tree: dict[str, Any]) -> str:
     for section, field in Recipe.model_fields.items():
         model = model_of(field, tree.get(section))
         if model is not None and key in model.model_fields and key != "name":
-            return f"{key!r} is an option of {section}: indent it under `{section}:`"
+            return (
+                f"{key!r} is an option of {section}: `{section}.{key}=…` on the command line, in a file indented "
+                f"under `{section}:`"
+            )
     sections = list(Recipe.model_fields)
     return f"unknown section {key!r}{did_you_mean(key, sections)} (sections: {', '.join(sections)})"
 
