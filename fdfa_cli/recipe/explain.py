@@ -167,8 +167,8 @@ def _unknown_section(key: str, tree: dict[str, Any]) -> str:
         model = model_of(field, tree.get(section))
         if model is not None and key in model.model_fields and key != "name":
             return (
-                f"{key!r} is an option of {section}: `{section}.{key}=…` on the command line, in a file indented "
-                f"under `{section}:`"
+                f"{key!r} is an option of {section}: `{section}.{key}=…` on the command line, "
+                f"in a file indented under `{section}:`"
             )
     sections = list(Recipe.model_fields)
     return f"unknown section {key!r}{did_you_mean(key, sections)} (sections: {', '.join(sections)})"
