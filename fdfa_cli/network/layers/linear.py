@@ -62,16 +62,6 @@ class Linear(Layer):
             grads[self.key("bias")] = dy.sum(0)
         return grads, dy @ self._weight(params, dy) if need_dx else None
 
-    def dual(
-        self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """One matrix product for primal and tangent, stacked on the batch axis."""
-        if dx is None:
-            return self.forward(params, x, mode)[0], None, x
-        y, dy = (torch.cat((x, dx)) @ self._weight(params, x).mT).chunk(2)
-        bias = self._bias(params, x)
-        return (y if bias is None else y + bias), dy, x
-
     def _weight(self, params: Tensors, like: torch.Tensor) -> torch.Tensor:
         return params[self.key("weight")].to(like.dtype)
 
