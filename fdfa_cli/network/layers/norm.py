@@ -21,6 +21,7 @@ from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
 from fdfa_cli.network.layers.normalise import Running, normalise, normalise_vjp
+from fdfa_cli.network.layers.trials import lay_out
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -75,6 +76,8 @@ class BatchNorm(Layer):
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
             return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
+        if mode.stacked and x.ndim == 2:
+            x = lay_out(x)
         running = Running(running_mean, running_var)
         y, mean, rstd, moved = normalise(x, weight, bias, running, self.momentum, self.eps, mode.stacked)
         mode.updates[self.key("running_mean")] = moved.mean

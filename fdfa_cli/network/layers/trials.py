@@ -1,7 +1,8 @@
 """Batch norm's kernels on rows (B×C), and what `torch.func.vmap` makes of them for stacked trials.
 
 Left to itself vmap takes γ, β and their gradients out of torch's kernel, into five passes of their own. But
-to the kernel the channels of K trials are so many channels more: one call on B×KC does all.
+to the kernel the channels of K trials are so many channels more: one call on B×KC does all. What is handed to
+it again and again is laid out so once, by `lay_out`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from fdfa_cli.lazy import torch
 Three = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
+def lay_out(x: torch.Tensor) -> torch.Tensor:
+    """Rows (B×C) that lie in memory as the kernels take them: those of a trial alone do."""
+    laid_out: torch.Tensor = _layout().apply(x)
+    return laid_out
+
+
 def normalise(*given: Any) -> Three:
     """`aten.native_batch_norm` of rows (B×C)."""
     three: Three = _stackable(torch.ops.aten.native_batch_norm).apply(*given)
@@ -25,6 +32,26 @@ def normalise_vjp(*given: Any) -> Three:
     """`aten.native_batch_norm_backward` of rows (B×C); None for what is not asked for."""
     three: Three = _stackable(torch.ops.aten.native_batch_norm_backward).apply(*given)
     return three
+
+
+@cache
+def _layout() -> Any:
+    """The identity, but of stacked trials copied from K×B×C to B×K×C."""
+
+    class Layout(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Any) -> Any:
+            return x.view_as(x)  # not x itself, which autograd takes for an input changed in place
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            """Nothing is kept: nobody differentiates it."""
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[Any, ...], x: Any) -> Any:
+            return _trials(_channels(x, in_dims[0], info.batch_size), info.batch_size), 0
+
+    return Layout
 
 
 @cache
