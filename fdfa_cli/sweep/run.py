@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fdfa_cli.compare import stats
 from fdfa_cli.errors import FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
@@ -52,6 +53,7 @@ class Runner:
         view.stage(len(jobs), engine.workers, until)
         with closing(engine.run(jobs)) as outcomes, _hint():
             for outcome in outcomes:
+                stats.prefetch()  # the first end is often near the last
                 trial = by_identity[outcome.job.identity]
                 result = self.store.note(outcome)
                 if outcome.status != "interrupted":
