@@ -106,9 +106,10 @@ def sample_rows(
 ) -> dict[str, torch.Tensor]:
     """`sample` of several trials, each from its own stream, in the rows of one tensor a draw (K×shape)."""
     stacked = {name: draw.empty(generators[0].device, rows=(len(draws),)) for name, draw in draws[0].items()}
+    rows = {name: values.unbind() for name, values in stacked.items()}
     for k, (mine, generator) in enumerate(zip(draws, generators, strict=True)):
         for name, draw in mine.items():
-            draw.fill(stacked[name][k], generator)
+            draw.fill(rows[name][k], generator)
     return stacked
 
 

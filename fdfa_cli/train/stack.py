@@ -52,7 +52,7 @@ class Stack:
             session.params.update({name: tensor[k] for name, tensor in self.params.items()})
             session.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
             session.state.update({name: tensor[k] for name, tensor in self.state.items()})
-        self._crews = [crew for key in first.settings for crew in self._crews_of(key)]
+        self._crews = {key: self._crews_of(key) for key in first.settings}
         self._step = Taped(
             torch.func.vmap(partial(_step, first)), self._real, self.params, self.state, self.buffers
         )
@@ -107,8 +107,12 @@ class Stack:
 
     def apply(self, update: Update | _Step) -> None:
         """See `Session.apply`; of all sessions, stacked."""
-        for crew in self._crews:
-            crew.move(update.state_grads if crew.key == "feedback" else update.grads)
+        for key, grads in (("weights", update.grads), ("feedback", update.state_grads)):
+            if grads:
+                crews = self._crews[key]
+                sizes = [crew.size for crew in crews]
+                for crew, *rows in zip(crews, *(grad.split(sizes) for grad in grads.values()), strict=True):
+                    crew.move(dict(zip(grads, rows, strict=True)))
         for name, value in update.state.items():
             self.state[name].copy_(value)
 
@@ -138,32 +142,31 @@ class Stack:
 
     def settle(self) -> None:
         """Make every session whole."""
-        for crew in self._crews:
+        for crew in itertools.chain.from_iterable(self._crews.values()):
             crew.settle()
 
     def _crews_of(self, key: str) -> list[_Crew]:
         """A crew of each run of neighbours with the same settings."""
         tensors = self.params if key == "weights" else self.state
-        crews, start = [], 0
+        crews: list[_Crew] = []
         for _, some in itertools.groupby(
             self.sessions, lambda s: (*s.settings[key], s.recipe.training.epochs)
         ):
-            members = list(some)
-            rows = slice(start, start + len(members))
-            crews.append(_Crew(key, members, rows, _rows(tensors, rows)))
-            start = rows.stop
+            members, start = list(some), sum(crew.size for crew in crews)
+            rows = {name: tensor.narrow(0, start, len(members)) for name, tensor in tensors.items()}
+            crews.append(_Crew(key, members, rows))
         return crews
 
 
 class _Crew:
-    """Neighbours in a stack that move by the same settings: `tensors` are their `rows` of its own.
+    """Neighbours in a stack that move by the same settings; `tensors` are the rows of its own that are theirs.
 
     Their moments become rows of the crew's. Tensors that do not fill whole vector registers move one by one:
     fused kernels round the entries that are left over otherwise than the rest, and those would be others.
     """
 
-    def __init__(self, key: str, members: Sequence[Session], rows: slice, tensors: Tensors) -> None:
-        self.key, self._members, self._rows = key, members, rows
+    def __init__(self, key: str, members: Sequence[Session], tensors: Tensors) -> None:
+        self._key, self._members, self.size = key, members, len(members)
         self._optimizer, _ = members[0].settings[key]
         self._together = {name: t for name, t in tensors.items() if t[0].numel() % REGISTER == 0}
         self._moments = {name: _stacked([s.moments[key][name] for s in members]) for name in self._together}
@@ -173,22 +176,20 @@ class _Crew:
                 session.moments[key][name].update({moment: value[k] for moment, value in moments.items()})
 
     def move(self, grads: Tensors) -> None:
-        """Follow the gradients (K×…) at this moment's rate."""
-        if not grads:
-            return
-        key, first = self.key, self._members[0]
-        whole = {name: grad[self._rows] for name, grad in grads.items() if name in self._together}
+        """Follow the members' gradients at this moment's rate."""
+        key, first = self._key, self._members[0]
+        whole = {name: grad for name, grad in grads.items() if name in self._together}
         steps = steps_of(whole, self._together, self._moments, self._numbers)
-        single = {name: grad for name, grad in grads.items() if name not in self._together}
-        for k, session in enumerate(self._members if single else (), self._rows.start):
-            own = {name: grad[k] for name, grad in single.items()}
+        single = {name: grad.unbind() for name, grad in grads.items() if name not in self._together}
+        for k, session in enumerate(self._members if single else ()):
+            own = {name: rows[k] for name, rows in single.items()}
             steps += steps_of(own, session.moving(key), session.moments[key], session.numbers[key])
         self._optimizer.move(steps, first.rate(key, first.position))
 
     def settle(self) -> None:
         """Let every member count the steps."""
         for session in self._members:
-            session.numbers[self.key].update(self._numbers)
+            session.numbers[self._key].update(self._numbers)
 
 
 class _Step(NamedTuple):
@@ -230,7 +231,3 @@ def _step(
 
 def _stacked(trees: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
-
-
-def _rows(tree: Tensors, rows: slice) -> dict[str, torch.Tensor]:
-    return {name: tensor[rows] for name, tensor in tree.items()}
