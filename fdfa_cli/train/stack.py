@@ -111,7 +111,9 @@ class Stack:
             if grads:
                 crews = self._crews[key]
                 sizes = [crew.size for crew in crews]
-                for crew, *rows in zip(crews, *(grad.split(sizes) for grad in grads.values()), strict=True):
+                for crew, *rows in zip(
+                    crews, *(torch.split(grad, sizes) for grad in grads.values()), strict=True
+                ):
                     crew.move(dict(zip(grads, rows, strict=True)))
         for name, value in update.state.items():
             self.state[name].copy_(value)
@@ -159,7 +161,7 @@ class Stack:
 
 
 class _Crew:
-    """Neighbours in a stack that move by the same settings; `tensors` are the rows of its own that are theirs.
+    """Neighbours in a stack that move by the same settings; `tensors` are their rows of its own.
 
     Their moments become rows of the crew's. Tensors that do not fill whole vector registers move one by one:
     fused kernels round the entries that are left over otherwise than the rest, and those would be others.
