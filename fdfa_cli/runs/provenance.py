@@ -82,6 +82,7 @@ def _git(folder: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
