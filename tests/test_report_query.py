@@ -268,6 +268,7 @@ def test_sparklines_run_from_the_lowest_to_the_highest():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == BLOCKS
     assert sparkline([7, 0, None]) == f"{BLOCKS[-1]}{BLOCKS[0]}{GAP}"
     assert sparkline([0.3, 0.3]) == BLOCKS[0] * 2
+    assert sparkline([5e-324, 0.0]) == f"{BLOCKS[-1]}{BLOCKS[0]}"
     assert sparkline([]) is sparkline([None]) is None
 
 

@@ -31,8 +31,11 @@ def sparkline(values: Sequence[float | None], width: int = WIDTH) -> str | None:
     if len(values) > width:
         values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
     low, high = min(there), max(there)
-    steps = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(GAP if value is None else BLOCKS[round((value - low) * steps)] for value in values)
+    spread = high - low or 1.0
+    return "".join(
+        GAP if value is None else BLOCKS[round((value - low) / spread * (len(BLOCKS) - 1))]
+        for value in values
+    )
 
 
 def metric_of_epochs(curves: Sequence[Rows], wanted: Sequence[str]) -> str:
