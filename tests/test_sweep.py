@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fdfa_cli.cli import run as fdfa
+from fdfa_cli.compare import stats
 from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.recipe.load import parse
 from fdfa_cli.recipe.resolve import read
@@ -565,6 +566,19 @@ def test_fail_fast_stops_at_the_first(tmp_path, capsys, failing):
     assert code == 1
     assert Counter(status for status, *_ in content.values()) == {"completed": 1, "failed": 1}
     assert "--fail-fast" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seeds", "wanted"), [(2, False), (3, True)])
+def test_intervals_are_prepared_beside_the_trials_where_there_will_be_any(
+    tmp_path, capsys, monkeypatch, seeds, wanted
+):
+    """Without them the command would wait for scipy in vain."""
+    asked = []
+    monkeypatch.setattr(stats, "prefetch", lambda: asked.append(len(store(tmp_path / "results"))))
+    file = recipe(tmp_path, f"  seeds: {seeds}\n  parameters:\n    optimizer.lr: {{values: [0.1]}}\n")
+    assert swept(file, tmp_path / "results", "--engine", "serial")[0] == 0
+    assert ("±" in capsys.readouterr().out) == wanted
+    assert asked == ([1, 2, 3] if wanted else [])
 
 
 def test_a_worker_that_is_killed_fails_its_trial_and_no_other(tmp_path):

@@ -59,7 +59,8 @@ class Interval:
 @cache
 def prefetch() -> None:
     """Begin to import what intervals need, a fifth of a second, beside whatever is done until then."""
-    threading.Thread(target=importlib.import_module, args=("scipy.special",), daemon=True).start()
+    # Not a daemon: a process that ended in the middle of an import could crash.
+    threading.Thread(target=importlib.import_module, args=("scipy.special",)).start()
 
 
 def mean(values: Sequence[float]) -> Mean | None:

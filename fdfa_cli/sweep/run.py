@@ -51,9 +51,11 @@ class Runner:
         by_identity = {trial.identity: trial for trial in trials}
         engine = self.engine(jobs)
         view.stage(len(jobs), engine.workers, until)
+        intervals = len({trial.seed for trial in trials}) >= stats.FEWEST
         with closing(engine.run(jobs)) as outcomes, _hint():
             for outcome in outcomes:
-                stats.prefetch()  # the first end is often near the last
+                if intervals:
+                    stats.prefetch()  # the first end is often near the last
                 trial = by_identity[outcome.job.identity]
                 result = self.store.note(outcome)
                 if outcome.status != "interrupted":
