@@ -12,6 +12,7 @@ import torch
 
 from fdfa_cli.data import data_root
 from fdfa_cli.errors import Interrupted
+from fdfa_cli.network.layers import trials
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
@@ -423,3 +424,15 @@ def test_a_step_that_cannot_be_stacked_fails_with_its_reason(tmp_path, monkeypat
     assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
     assert "data-dependent control flow" in str(outcomes[0].error)
     assert alone(jobs([recipe(seed=3)], tmp_path)[0]).status == "completed"
+
+
+def test_rows_of_trials_are_laid_out_once_for_all_kernels():
+    """What is laid out is the same, and the rows that a kernel takes of it are no copy."""
+    x = torch.randn(3, 4, 5)
+    laid_out = torch.func.vmap(trials.lay_out)(x)
+    torch.testing.assert_close(laid_out, x, rtol=0, atol=0)
+    assert trials._channels(laid_out, 0, 3).data_ptr() == laid_out.data_ptr()
+    assert trials._channels(x, 0, 3).data_ptr() != x.data_ptr()
+    alone = trials.lay_out(x[0])
+    assert alone.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(alone, x[0], rtol=0, atol=0)

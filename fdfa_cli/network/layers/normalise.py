@@ -43,11 +43,11 @@ def normalise(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Running]:
     """`y`, μ and 1/√(s² + ε) of a batch `x` (B×C or B×C×H×W), and `running` moved towards the batch's.
 
-    All but y are one a channel. `stacked`: it is one of several trials, under `torch.func.vmap`.
+    All but y are one a channel. `stacked`: rows of one of several trials, under `torch.func.vmap`.
     """
     k = _fold(x)
     if k == 1:
-        kernel = trials.normalise if stacked and x.ndim == 2 else torch.ops.aten.native_batch_norm
+        kernel = trials.normalise if stacked else torch.ops.aten.native_batch_norm
         # Copied into what is made from x, so that under `torch.func.vmap` they are stacked wherever x is.
         moved = Running(*(x.new_empty(t.shape, dtype=t.dtype).copy_(t) for t in running))
         y, mean, rstd = kernel(x, weight, bias, *moved, True, momentum, eps)
@@ -77,8 +77,7 @@ def normalise_vjp(
     """Those of dx, ∇γ = Σ x̂ dy and ∇β = Σ dy that `mask` asks for."""
     k = _fold(x, dy)
     if k == 1:
-        vectors = stacked and x.ndim == 2
-        kernel = trials.normalise_vjp if vectors else torch.ops.aten.native_batch_norm_backward
+        kernel = trials.normalise_vjp if stacked else torch.ops.aten.native_batch_norm_backward
         return kernel(dy, x, weight, None, None, mean, rstd, True, 0.0, mask)
     cotangents, rows, count = _rows(dy, k), _rows(x, k), x.numel() // x.shape[1]
     _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(

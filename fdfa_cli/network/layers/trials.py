@@ -18,8 +18,8 @@ Three = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 def lay_out(x: torch.Tensor) -> torch.Tensor:
     """Rows (B×C) that lie in memory as the kernels take them: those of a trial alone do."""
-    laid_out: torch.Tensor = _layout().apply(x)
-    return laid_out
+    laid_out: tuple[torch.Tensor] = _stackable(_view).apply(x)
+    return laid_out[0]
 
 
 def normalise(*given: Any) -> Three:
@@ -34,28 +34,13 @@ def normalise_vjp(*given: Any) -> Three:
     return three
 
 
-@cache
-def _layout() -> Any:
-    """The identity, but of stacked trials copied from K×B×C to B×K×C."""
-
-    class Layout(torch.autograd.Function):
-        @staticmethod
-        def forward(x: Any) -> Any:
-            return x.view_as(x)  # not x itself, which autograd takes for an input changed in place
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            """Nothing is kept: nobody differentiates it."""
-
-        @staticmethod
-        def vmap(info: Any, in_dims: tuple[Any, ...], x: Any) -> Any:
-            return _trials(_channels(x, in_dims[0], info.batch_size), info.batch_size), 0
-
-    return Layout
+def _view(x: torch.Tensor) -> tuple[torch.Tensor]:
+    """A kernel that does nothing; not x itself, which autograd takes for an input changed in place."""
+    return (x.view_as(x),)
 
 
 @cache
-def _stackable(kernel: Callable[..., Three]) -> Any:
+def _stackable(kernel: Callable[..., tuple[torch.Tensor, ...]]) -> Any:
     """`kernel` with a rule for vmap."""
 
     class Stackable(torch.autograd.Function):
