@@ -14,17 +14,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fdfa_cli.lazy import F, torch
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
 Shape = tuple[int, ...]
 
-#: Gaussian numbers that one generator draws in a row.
-PIECE = 2**17
+#: Gaussian numbers from which on a CPU looking them up is quicker.
+LONG = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Draw:
     the layers lay images out, so that it meets them without being copied.
 
     uniform      U(−scale, scale)
-    gaussian     N(0, scale²)
+    gaussian     N(0, scale²); long draws on a CPU in 2¹⁶ steps of equal probability, see `_gaussian`
     rademacher   ±scale with equal probability; a random bit an entry
     bernoulli    1 with probability `scale`, else 0
     constant     `scale` everywhere; draws nothing
@@ -122,37 +119,33 @@ def stream(seed: int, purpose: str, epoch: int = 0, device: torch.device | str =
 def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) -> None:
     """`values` filled with N(0, scale²).
 
-    Long ones on a CPU in pieces, each from a generator that `generator` seeds, on as many threads as torch
-    may use: what is drawn does not depend on their number. One generator would be one thread's work, a
-    tenth of a convolutional network's step.
+    Torch's generator on a CPU takes 3 ns a number and one thread: a tenth of a convolutional network's step.
+    Long draws take half of that, 16 random bits choosing among the middles of the normal law's 2¹⁶ quantiles.
+    These are scaled so that mean and variance are exact; the fourth moment is 2.999, and no number exceeds
+    4.33.
     """
-    if values.numel() <= PIECE or values.device.type != "cpu":
+    count = values.numel()
+    if count < LONG or values.device.type != "cpu":
         values.normal_(0.0, scale, generator=generator)
         return
-    pieces = torch.split(values.view(-1), PIECE)
-    seeds = torch.empty(len(pieces), dtype=torch.int64).random_(generator=generator).tolist()
-
-    def fill(piece: torch.Tensor, seed: int) -> None:
-        piece.normal_(0.0, scale, generator=torch.Generator().manual_seed(seed))
-
-    list(_threads(torch.get_num_threads()).map(fill, pieces, seeds))
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads that fill tensors; the random kernels do not hold Python's lock."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(count, thread_name_prefix="fdfa-draw")
+    ranks = _words(16 * count, generator).view(torch.uint16)[:count].int()
+    torch.index_select(_normal_table(values.dtype), 0, ranks, out=values.view(-1))
+    if scale != 1:
+        values.mul_(scale)
 
 
 def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
     """±1 with equal probability: eight signs are read from each random byte by a look-up table."""
     count = math.prod(shape)
-    words = torch.empty(-(-count // 64), dtype=torch.int64, device=generator.device)
+    octets = _words(count, generator).view(torch.uint8).int()
+    return F.embedding(octets, _sign_table(generator.device, dtype)).view(-1)[:count].view(shape)
+
+
+def _words(bits: int, generator: torch.Generator) -> torch.Tensor:
+    """At least so many random bits, in words of 64."""
+    words = torch.empty(-(-bits // 64), dtype=torch.int64, device=generator.device)
     words.random_(-(2**63), None, generator=generator)
-    table = _sign_table(generator.device, dtype)
-    return F.embedding(words.view(torch.uint8).int(), table).view(-1)[:count].view(shape)
+    return words
 
 
 @cache
@@ -160,3 +153,10 @@ def _sign_table(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """256×8: the bits of each byte as ±1."""
     bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
     return (2 * bits - 1).to(dtype)
+
+
+@cache
+def _normal_table(dtype: torch.dtype) -> torch.Tensor:
+    """The middles of the normal law's 2¹⁶ quantiles, scaled to a variance of 1."""
+    middles: torch.Tensor = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
+    return (middles / middles.square().mean().sqrt()).to(dtype)

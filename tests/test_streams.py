@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 
-from fdfa_cli.streams import Draw, kaiming, sample, stream
+from fdfa_cli.streams import LONG, Draw, kaiming, sample, sample_rows, stream
 
 N = 200_000
 Z = 5.0  # two-sided tail of a normal variable: 5.7e-7
@@ -116,14 +116,39 @@ def test_the_stream_of_a_key_never_changes() -> None:
     assert stream(0, "init").initial_seed() == 2783952298198786259
 
 
-def test_long_gaussian_draws_do_not_depend_on_the_number_of_threads() -> None:
-    threads, drawn = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            drawn.append(Draw((2**18 + 5,), "gaussian").sample(stream(0, "v")))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(values, drawn[0]) for values in drawn)
-    first, second = drawn[0][: 2**18].chunk(2)  # two pieces, each from a generator of its own
-    assert abs((first * second).mean()) < Z / math.sqrt(len(first))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gaussian_follows_the_normal_law(dtype: torch.dtype) -> None:
+    """Kolmogorov-Smirnov: the distance of N numbers exceeds 2.7/√N with probability 1e-6."""
+    values, _ = Draw((N,), "gaussian", 2.0).sample(stream(0, "v"), dtype).sort()
+    below = torch.arange(N, dtype=torch.float64) / N
+    expected = torch.special.ndtr(values.double() / 2)
+    assert max((expected - below).max(), (below + 1 / N - expected).max()) < 2.7 / math.sqrt(N)
+
+
+def test_gaussian_entries_are_independent() -> None:
+    """Four numbers come from a word: no lag may correlate, nor may sizes."""
+    values = Draw((N,), "gaussian").sample(stream(0, "v"), torch.float64)
+    for of in (values, (values.square() - 1) / math.sqrt(2)):
+        for lag in range(1, 9):
+            assert abs((of[lag:] * of[:-lag]).mean()) < Z / math.sqrt(N - lag)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (LONG // 99, 3, 3, 13)], ids=["short", "long"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("law", [*LAWS, "constant"])
+def test_rows_are_what_each_trial_draws_alone(law: str, channels_last: bool, shape: tuple[int, ...]) -> None:
+    """In an odd number of entries, from its own stream and at its own scale; laid out alike."""
+    draws = [Draw(shape, law, scale, channels_last=channels_last) for scale in (0.5, 1.0, 0.25)]
+    rows = sample_rows([{"a": d, "b": d} for d in draws], [stream(k, "v") for k in range(3)])
+    for k, draw in enumerate(draws):
+        alone = sample({"a": draw, "b": draw}, stream(k, "v"))
+        for name, value in alone.items():
+            assert torch.equal(rows[name][k], value)
+            assert rows[name][k].stride() == value.stride()
+            assert (value.stride(1) == 1) == channels_last
+
+
+def test_given_values_are_stacked() -> None:
+    values = [torch.tensor([k, 2 * k]) for k in range(3)]
+    rows = sample_rows([{"a": Draw.given(v)} for v in values], [stream(k, "v") for k in range(3)])
+    assert torch.equal(rows["a"], torch.stack(values))
