@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import cache
 from typing import Any, Self
 
 from fdfa_cli.data.base import Subset
@@ -33,6 +34,8 @@ class Session:
     def __init__(self, recipe: Recipe, network: Network, samples: int, device: torch.device) -> None:
         self.recipe, self.network, self.device = recipe, network, device
         self.samples = samples
+        #: What its dropout masks are drawn by, of batches of a size.
+        self.noise = cache(network.noise)
         self.batch_size = recipe.training.batch_size
         seed = recipe.training.seed
         # Initial values are drawn on the CPU: a run starts from the same network on every device.
@@ -126,7 +129,7 @@ class Session:
     def step(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Train on one batch: inputs `x` (B, …) and `labels` (B)."""
         rule, network = self.recipe.rule, self.network
-        noise = sample(network.noise(len(x)), self.streams["dropout"])
+        noise = sample(self.noise(len(x)), self.streams["dropout"])
         perturbations = sample(rule.perturbations(network, len(x), self.taken), self.streams["perturbation"])
         mode = Mode(training=True, buffers=self.buffers, noise=noise)
         if self.recipe.training.precision == "bf16":

@@ -92,7 +92,7 @@ class Stack:
         given = [u for u in uniforms if u is not None]
         x = data.assemble(rows, torch.stack(given) if given else None)
         labels = data.labels[rows]
-        noise = self._drawn("dropout", lambda rule: self.network.noise(size))
+        noise = self._drawn("dropout", lambda rule: first.noise(size))
         perturbations = self._drawn(
             "perturbation", lambda rule: rule.perturbations(self.network, size, first.taken)
         )
