@@ -20,8 +20,9 @@ import pytest
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.compare import stats
-from fdfa_cli.errors import Interrupted, UsageError
+from fdfa_cli.errors import Interrupted, RecipeError, UsageError
 from fdfa_cli.recipe.load import parse
+from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, scan
@@ -242,6 +243,21 @@ def test_all_that_is_wrong_is_reported_once(tmp_path, capsys):
     assert fdfa(["sweep", str(recipe(tmp_path, section))]) == 2
     error = capsys.readouterr().err
     assert [error.count(word) for word in ("'fast'", "'slow'", "'fdaf'")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr.values=[0.5, 0.3]", "optimizer.lr={values: [0.5, 0.3]}"])
+def test_a_parameter_of_the_space_is_overridden_by_its_dotted_key(override):
+    document = apply(parse((BASE + GRID).encode(), "r.yaml"), [f"sweep.parameters.{override}"])
+    (space,) = plan(document).sweep.parameters.values()
+    assert list(space.values) == [0.5, 0.3]
+
+
+def test_what_is_wrong_in_such_an_override_is_said_of_the_override():
+    document = apply(parse((BASE + GRID).encode(), "r.yaml"), ["sweep.parameters.optimizer.lr.valuse=[1]"])
+    with pytest.raises(
+        RecipeError, match=r"override 'sweep\.parameters\.optimizer\.lr\.valuse=\[1\]'.*'values'"
+    ):
+        plan(document)
 
 
 def test_metrics_of_validation_need_a_validation_set(tmp_path, capsys):

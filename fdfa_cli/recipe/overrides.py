@@ -2,7 +2,8 @@
 
 A key is a dotted path, a value is YAML on one line: ``training.epochs=3``, ``network.hidden=[800, 800]``.
 Naming a section replaces the whole of it: ``rule=dfa`` is dfa with its defaults, whatever the recipe set
-for another rule. Later overrides win.
+for another rule. Later overrides win. A dotted key that the recipe has, as `sweep.parameters` may, is one
+step of the path: ``sweep.parameters.optimizer.lr.values=[0.1, 0.01]``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def apply(document: Document, overrides: Sequence[str]) -> Document:
         place = Place(f"override {text!r}", order=(1, number, 0))
         try:
             path, value = _split(text, place)
-            document = assign(document, path, value, place)
+            document = assign(document, _in_tree(document.tree, path), value, place)
         except ValueError as error:
             document = replace(document, findings=(*document.findings, Finding(place, str(error))))
     return document
@@ -69,6 +70,15 @@ def _split(text: str, place: Place) -> tuple[tuple[str, ...], object]:
     if document.findings:
         raise ValueError(document.findings[0].message)
     return path, document.tree
+
+
+def _in_tree(tree: object, path: tuple[str, ...]) -> tuple[str, ...]:
+    """`path` with those of its parts put together that are one key of `tree`."""
+    if isinstance(tree, dict):
+        for n in range(len(path), 0, -1):
+            if (key := ".".join(path[:n])) in tree:
+                return (key, *_in_tree(tree[key], path[n:]))
+    return path
 
 
 def _with(
