@@ -136,6 +136,15 @@ OVERLOADS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("first", [lambda x: x, lambda x: torch.tensor(2.0)])
+def test_what_no_method_can_do_is_left_to_the_operator(first):
+    """`out=`, which methods do not take."""
+    taped = Taped(lambda x: torch.mul(first(x), x, out=torch.empty(3)))
+    for _ in range(3):
+        x = torch.randn(3)
+        assert torch.equal(taped(x), first(x) * x)
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_method_does_what_the_operator_does(name):
     for function in OVERLOADS[name]:

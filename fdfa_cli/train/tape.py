@@ -78,7 +78,7 @@ class _Recorder:
             return
         named = torch.fx.node.map_aggregate((args, kwargs), self._node)
         name = operation._schema.name.removeprefix("aten::")
-        if name in METHODS:
+        if name in METHODS and isinstance(args[0], torch.Tensor) and "out" not in kwargs:
             node = self._graph.call_method(name, *named)
         else:
             node = self._graph.call_function(operation, *named)
