@@ -28,8 +28,9 @@ LONG = 2**15
 class Draw:
     """A tensor to be drawn: independent entries of one law, or a given value.
 
-    One of images, (…, C, H, W), that says `channels_last` is drawn with its channels adjacent in memory, as
-    the layers lay images out, so that it meets them without being copied.
+    `layout` says how it lies in memory, so that it meets what the layers lay out without being copied:
+    "plain" in the order of its axes; "images", of an image or more (…, C, H, W), with the channels adjacent;
+    "batch" as the layers lay out a batch: images so, and vectors (…, B, N) unit by unit.
 
     uniform      U(−scale, scale)
     gaussian     N(0, scale²); long draws on a CPU in 2¹⁶ steps of equal probability, see `_gaussian`
@@ -43,7 +44,7 @@ class Draw:
     law: Literal["uniform", "gaussian", "rademacher", "bernoulli", "constant", "given"]
     scale: float = 1.0
     value: torch.Tensor | None = field(default=None, compare=False, repr=False)
-    channels_last: bool = False
+    layout: Literal["plain", "images", "batch"] = "plain"
 
     @classmethod
     def given(cls, value: torch.Tensor) -> Draw:
@@ -55,37 +56,49 @@ class Draw:
 
         In `dtype`; where that is not given, in a given value's own type, else in torch's default.
         """
-        return self.fill(self.empty(generator.device, dtype), generator)
+        memory = self.empty(generator.device, dtype)
+        self.fill(memory, generator)
+        return self.seen(memory)
 
     def empty(self, device: torch.device, dtype: torch.dtype | None = None, rows: Shape = ()) -> torch.Tensor:
-        """A tensor to be filled (*rows, *shape), each row laid out as a sample is."""
+        """Memory of a sample, or of several in `rows`: contiguous, axes in the order in which they lie."""
         if dtype is None and self.value is not None:
             dtype = self.value.dtype
-        if self._moves_channels:
-            *outer, c, h, w = self.shape
-            return torch.empty((*rows, *outer, h, w, c), device=device, dtype=dtype).movedim(-1, -3)
-        return torch.empty((*rows, *self.shape), device=device, dtype=dtype)
+        shape, innermost = [*rows, *self.shape], self._innermost
+        if innermost != -1:
+            shape.append(shape.pop(innermost))
+        return torch.empty(shape, device=device, dtype=dtype)
 
-    def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draw into `values`, made by `empty`; returns it."""
-        memory = values.movedim(-3, -1) if self._moves_channels else values
+    def seen(self, memory: torch.Tensor) -> torch.Tensor:
+        """What `empty` made, with the axes in their own order (*rows, *shape)."""
+        innermost = self._innermost
+        if innermost == -2:
+            return memory.mT
+        return memory if innermost == -1 else memory.movedim(-1, innermost)
+
+    def fill(self, memory: torch.Tensor, generator: torch.Generator) -> None:
+        """Draw into the memory of a sample."""
         if self.value is not None:
-            values.copy_(self.value)
+            self.seen(memory).copy_(self.value)
         elif self.law == "constant":
-            values.fill_(self.scale)
+            memory.fill_(self.scale)
         elif self.law == "rademacher":
-            torch.mul(_signs(memory.shape, generator, values.dtype), self.scale, out=memory)
+            torch.mul(_signs(memory.shape, generator, memory.dtype), self.scale, out=memory)
         elif self.law == "uniform":
             memory.uniform_(-self.scale, self.scale, generator=generator)
         elif self.law == "gaussian":
             _gaussian(memory, self.scale, generator)
         else:
             memory.bernoulli_(self.scale, generator=generator)
-        return values
 
     @property
-    def _moves_channels(self) -> bool:
-        return self.channels_last and len(self.shape) > 3
+    def _innermost(self) -> int:
+        """The axis, counted from the last, whose entries are adjacent in memory."""
+        if self.layout == "plain" or len(self.shape) < 2:
+            return -1
+        if len(self.shape) > 3:
+            return -3
+        return -2 if self.layout == "batch" else -1
 
 
 def kaiming(shape: Shape) -> Draw:
@@ -107,7 +120,7 @@ def sample_rows(
     for k, (mine, generator) in enumerate(zip(draws, generators, strict=True)):
         for name, draw in mine.items():
             draw.fill(rows[name][k], generator)
-    return stacked
+    return {name: draw.seen(stacked[name]) for name, draw in draws[0].items()}
 
 
 def stream(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

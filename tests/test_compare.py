@@ -346,10 +346,13 @@ def test_tuning_chooses_by_validation_and_says_so(tmp_path, capsys):
     for rule in ("bp", "dfa"):
         tried = [run for run in scan(tmp_path.glob("*/tuning")).runs if run.record.facts["rule"] == rule]
         assert len(tried) == 3
-        best = max(tried, key=lambda run: run.record.summary["val_accuracy"] or 0)
-        rate = read(str(best.path / "recipe.yaml")).recipe.optimizer.lr
+        scores = {
+            read(str(run.path / "recipe.yaml")).recipe.optimizer.lr: run.record.summary["val_accuracy"] or 0
+            for run in tried
+        }
         own = read("digits/mlp", [f"rule={rule}"]).recipe.optimizer.lr
-        assert kept["rules"][rule]["overrides"].get("optimizer.lr", own) == rate
+        chosen = kept["rules"][rule]["overrides"].get("optimizer.lr", own)
+        assert scores[chosen] == max(scores.values())  # more than one may have it
         assert kept["tuning"]["chosen"][rule] == kept["rules"][rule]["overrides"]
 
 

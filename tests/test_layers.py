@@ -35,7 +35,7 @@ from fdfa_cli.network.layers import (
     ModuleLayer,
     Residual,
 )
-from fdfa_cli.network.layers.memory import channels_last
+from fdfa_cli.network.layers.memory import channels_last, unit_by_unit
 from fdfa_cli.network.zoo.parts import ActivationName
 from fdfa_cli.streams import Shape, sample, stream
 
@@ -239,6 +239,31 @@ def test_narrow_images_far_from_zero_keep_their_precision() -> None:
     close(y.double(), nn.BatchNorm2d(3).double()(x.double()).detach(), rtol=0, atol=2e-3)
 
 
+def test_vectors_far_from_zero_keep_their_precision() -> None:
+    x = torch.randn(64, 3, generator=stream(0, "far")) + 1000
+    norm = BatchNorm(3)
+    params = {"norm.weight": torch.ones(3), "norm.bias": torch.zeros(3)}
+    running = {"norm.running_mean": torch.zeros(3), "norm.running_var": torch.ones(3)}
+    mode = Mode(training=True, buffers=running)
+    y, _ = norm.forward(params, x, mode)
+    reference = nn.BatchNorm1d(3).double()
+    close(y.double(), reference(x.double()).detach(), rtol=0, atol=2e-3)
+    close(mode.updates["norm.running_var"].double(), reference.running_var, rtol=1e-4)
+
+
+def test_units_that_never_move_leave_no_variance_behind() -> None:
+    """What is kept is 1/√(0 + ε), and the running variance is told from it."""
+    norm = BatchNorm(2)
+    params = {"norm.weight": torch.ones(2), "norm.bias": torch.zeros(2)}
+    mode = Mode(
+        training=True, buffers={"norm.running_mean": torch.zeros(2), "norm.running_var": torch.ones(2)}
+    )
+    y, _ = norm.forward(params, torch.tensor([[3.0, 0.0]]).expand(8, 2), mode)
+    close(y, torch.zeros(8, 2), atol=1e-4)  # of 3 · 316: γ x/√ε and its mean
+    close(mode.updates["norm.running_mean"], torch.tensor([0.3, 0.0]))
+    close(mode.updates["norm.running_var"], torch.full((2,), 0.9), rtol=1e-6)
+
+
 @each
 @both_modes
 def test_forward_is_torchs(case: Case, training: bool) -> None:
@@ -436,6 +461,26 @@ def test_images_stay_channels_last(case: Case) -> None:
     seen = [y, at.layer.jvp(at.params, saved, at.dx), at.layer.vjp(at.params, saved, at.dy)[1]]
     if not isinstance(at.layer, ModuleLayer):  # its derivatives lie as torch leaves them
         assert all(t.is_contiguous(memory_format=torch.channels_last) for t in seen if t.ndim == 4)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if len(case.shape) == 1], ids=str)
+@both_modes
+def test_vectors_stay_unit_by_unit(case: Case, training: bool) -> None:
+    at = Setting(case, training)
+    at.x, at.dx, at.dy = unit_by_unit(at.x), unit_by_unit(at.dx), unit_by_unit(at.dy)
+    y, saved = at.forward()
+    seen = [y, at.layer.jvp(at.params, saved, at.dx), at.layer.vjp(at.params, saved, at.dy)[1]]
+    if not isinstance(at.layer, ModuleLayer):
+        assert all(t.mT.is_contiguous() for t in seen)
+
+
+def test_a_linear_layer_brings_vectors_into_the_layout() -> None:
+    layer = Linear(5, 4)
+    params = sample(layer.parameters(), stream(0, "init"))
+    x, dy = torch.randn(B, 5), torch.randn(B, 4)
+    y, saved = layer.forward(params, x, Mode(training=True))
+    for vectors in (y, layer.jvp(params, saved, x), layer.vjp(params, saved, dy)[1]):
+        assert vectors.mT.is_contiguous()
 
 
 def test_a_chain_brings_images_into_the_layout() -> None:

@@ -426,13 +426,9 @@ def test_a_step_that_cannot_be_stacked_fails_with_its_reason(tmp_path, monkeypat
     assert alone(jobs([recipe(seed=3)], tmp_path)[0]).status == "completed"
 
 
-def test_rows_of_trials_are_laid_out_once_for_all_kernels():
-    """What is laid out is the same, and the rows that a kernel takes of it are no copy."""
-    x = torch.randn(3, 4, 5)
-    laid_out = torch.func.vmap(trials.lay_out)(x)
-    torch.testing.assert_close(laid_out, x, rtol=0, atol=0)
-    assert trials._channels(laid_out, 0, 3).data_ptr() == laid_out.data_ptr()
-    assert trials._channels(x, 0, 3).data_ptr() != x.data_ptr()
-    alone = trials.lay_out(x[0])
-    assert alone.data_ptr() == x.data_ptr()
-    torch.testing.assert_close(alone, x[0], rtol=0, atol=0)
+def test_the_channels_of_all_trials_lie_side_by_side_without_being_copied():
+    x = torch.randn(3, 1, 4, 5)
+    channels = trials._channels(x, 0, 3)
+    assert channels.shape == (1, 12, 5)
+    assert channels.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(trials._trials(channels, 3), x, rtol=0, atol=0)

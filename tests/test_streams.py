@@ -133,19 +133,20 @@ def test_gaussian_entries_are_independent() -> None:
             assert abs((of[lag:] * of[:-lag]).mean()) < Z / math.sqrt(N - lag)
 
 
-@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (LONG // 99, 3, 3, 13)], ids=["short", "long"])
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (LONG // 99, 3, 3, 13), (5, 7), (2, 5, 7)])
+@pytest.mark.parametrize("layout", ["plain", "images", "batch"])
 @pytest.mark.parametrize("law", [*LAWS, "constant"])
-def test_rows_are_what_each_trial_draws_alone(law: str, channels_last: bool, shape: tuple[int, ...]) -> None:
+def test_rows_are_what_each_trial_draws_alone(law: str, layout: str, shape: tuple[int, ...]) -> None:
     """In an odd number of entries, from its own stream and at its own scale; laid out alike."""
-    draws = [Draw(shape, law, scale, channels_last=channels_last) for scale in (0.5, 1.0, 0.25)]
+    draws = [Draw(shape, law, scale, layout=layout) for scale in (0.5, 1.0, 0.25)]
     rows = sample_rows([{"a": d, "b": d} for d in draws], [stream(k, "v") for k in range(3)])
     for k, draw in enumerate(draws):
         alone = sample({"a": draw, "b": draw}, stream(k, "v"))
         for name, value in alone.items():
             assert torch.equal(rows[name][k], value)
             assert rows[name][k].stride() == value.stride()
-            assert (value.stride(1) == 1) == channels_last
+            innermost = -1 if layout == "plain" else -3 if len(shape) > 3 else -2 if layout == "batch" else -1
+            assert value.stride(innermost) == 1
 
 
 def test_given_values_are_stacked() -> None:

@@ -30,7 +30,7 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Ten
     """−mean_b log softmax(z_b)[label_b];  E = (softmax(z) − T)/B."""
     log_probabilities = logits.mT.log_softmax(-2)
     target = _hot(labels, logits.shape[-1], logits.dtype)
-    loss = -(log_probabilities * target).sum(-2).mean()
+    loss = (log_probabilities * target).sum() / -len(logits)
     return loss, ((log_probabilities.exp() - target) / len(logits)).mT
 
 

@@ -63,7 +63,7 @@ class DirectFeedback(Rule):
                 "uniform": Draw(shape, "uniform", 1 / math.sqrt(math.prod(block_shape))),
                 "zero": Draw(shape, "constant", 0.0),
             }[self.feedback_init]
-            draws[feedback_name(l)] = replace(draw, channels_last=True)
+            draws[feedback_name(l)] = replace(draw, layout="images")
         return draws
 
     def direct_feedback(self, network: Network, state: Tensors) -> dict[int, torch.Tensor]:

@@ -105,9 +105,7 @@ class PerturbedForward(Rule):
         """F_l = 0, C×N_l with units in the block output's shape, of patches where it shares perturbations."""
         net = self.injected(network)
         return {
-            feedback_name(l): Draw(
-                (network.classes, *_coarse(shape, side)), "constant", 0.0, channels_last=True
-            )
+            feedback_name(l): Draw((network.classes, *_coarse(shape, side)), "constant", 0.0, layout="images")
             for l, (shape, side) in enumerate(zip(net.block_shapes, self.patches(net), strict=True))
         }
 
@@ -119,7 +117,7 @@ class PerturbedForward(Rule):
             blocks = blocks[step % len(blocks) :][:1]
         return {
             feedback_name(l): Draw(
-                (batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution, channels_last=True
+                (batch_size, *_coarse(net.block_shapes[l], sides[l])), self.distribution, layout="batch"
             )
             for l in blocks
         }

@@ -131,7 +131,7 @@ class _Activations(ForwardGradient):
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """u_l ~ N(0, 1) at every block's pre-activation (k, B, *shape)."""
         return {
-            f"u.{l}": Draw((self.tangents, batch_size, *shape), "gaussian", channels_last=True)
+            f"u.{l}": Draw((self.tangents, batch_size, *shape), "gaussian", layout="batch")
             for l, shape in enumerate(network.at_preactivations.block_shapes)
         }
 

@@ -138,7 +138,7 @@ class Session:
         update = rule.step(network, self.params, self.state, batch, perturbations)
         self.apply(update)
         self.buffers.update(mode.updates)
-        self.loss_sum += update.loss * len(x)
+        self.loss_sum.add_(update.loss, alpha=len(x))
         self.correct += (update.logits.argmax(-1) == labels).sum()
         self.position += 1
 

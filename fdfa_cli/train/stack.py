@@ -100,7 +100,7 @@ class Stack:
         self.apply(done)
         for name, value in done.buffers.items():
             self.buffers[name].copy_(value)
-        self.loss_sum += done.loss * size
+        self.loss_sum.add_(done.loss, alpha=size)
         self.correct += done.correct
         for session in self.sessions:
             session.position += 1

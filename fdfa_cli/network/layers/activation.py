@@ -1,7 +1,7 @@
 """Elementwise activations: y = σ(x), so jvp and vjp are the same product with σ'(x).
 
 Each is a pair of torch's own kernels: σ, and the fused product g·σ'(x). Where σ' is a function of y, only
-y is kept.
+y is kept. Kernels are called by their overload (``.default``): to find it takes as long as a small kernel.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ LEAK = 0.01  # slope of leaky ReLU below zero, torch's default
 ELEMENTWISE: dict[str, Elementwise] = {
     "relu": Elementwise(
         lambda x: x.relu(),
-        lambda g, y: torch.ops.aten.threshold_backward(g, y, 0),
+        lambda g, y: torch.ops.aten.threshold_backward.default(g, y, 0),
         from_output=True,
     ),
     "leaky_relu": Elementwise(
         lambda x: F.leaky_relu(x, LEAK),
-        lambda g, y: torch.ops.aten.leaky_relu_backward(g, y, LEAK, True),
+        lambda g, y: torch.ops.aten.leaky_relu_backward.default(g, y, LEAK, True),
         from_output=True,
     ),
     "tanh": Elementwise(
         lambda x: x.tanh(),
-        lambda g, y: torch.ops.aten.tanh_backward(g, y),
+        lambda g, y: torch.ops.aten.tanh_backward.default(g, y),
         from_output=True,
     ),
     "sigmoid": Elementwise(
         lambda x: x.sigmoid(),
-        lambda g, y: torch.ops.aten.sigmoid_backward(g, y),
+        lambda g, y: torch.ops.aten.sigmoid_backward.default(g, y),
         from_output=True,
     ),
     "gelu": Elementwise(
         lambda x: F.gelu(x),
-        lambda g, x: torch.ops.aten.gelu_backward(g, x),
+        lambda g, x: torch.ops.aten.gelu_backward.default(g, x),
         from_output=False,
         monotone=False,
     ),
     "softplus": Elementwise(
         lambda x: F.softplus(x),
-        lambda g, x: torch.ops.aten.softplus_backward(g, x, 1, 20),
+        lambda g, x: torch.ops.aten.softplus_backward.default(g, x, 1, 20),
         from_output=False,
     ),
     "identity": Elementwise(lambda x: x, lambda g, y: g, from_output=True),
@@ -96,7 +96,7 @@ class Activation(Layer):
     def gate(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """`u` where σ'(x) is not 0, and 0 where it is."""
         if self.function == "relu":
-            return torch.ops.aten.threshold_backward(u, x, 0)  # type: ignore[no-any-return]
+            return torch.ops.aten.threshold_backward.default(u, x, 0)  # type: ignore[no-any-return]
         return torch.where(self.slope(x) != 0, u, 0)
 
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
-from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -33,7 +32,7 @@ class Dropout(Layer):
 
     def noise(self, shape: Shape) -> dict[str, Draw]:
         """`mask` m, of the batch's shape."""
-        return {self.key("mask"): Draw(shape, "bernoulli", 1 - self.p)}
+        return {self.key("mask"): Draw(shape, "bernoulli", 1 - self.p, layout="batch")}
 
     def forward(
         self, params: Tensors, x: torch.Tensor, mode: Mode
@@ -41,7 +40,7 @@ class Dropout(Layer):
         """Saves m/(1 − p) in training, None in evaluation."""
         if not mode.training:
             return x, None
-        scaled = channels_last(mode.noise[self.key("mask")]).to(x.dtype) / (1 - self.p)
+        scaled = mode.noise[self.key("mask")].to(x.dtype) / (1 - self.p)
         return x * scaled, scaled
 
     def jvp(self, params: Tensors, saved: torch.Tensor | None, dx: torch.Tensor) -> torch.Tensor:

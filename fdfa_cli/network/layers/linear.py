@@ -13,8 +13,9 @@ import math
 from dataclasses import dataclass, field
 
 from fdfa_cli.errors import UsageError
-from fdfa_cli.lazy import F, torch
+from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.memory import cast, times_transposed
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -43,11 +44,12 @@ class Linear(Layer):
 
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
         """Saves x."""
-        return F.linear(x, self._weight(params, x), self._bias(params, x)), x
+        y = times_transposed(x, self._weight(params, x))
+        return y + cast(params[self.key("bias")], x.dtype) if self.bias else y, x
 
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
         """The product dx Wᵀ."""
-        return dx @ self._weight(params, dx).mT
+        return times_transposed(dx, self._weight(params, dx))
 
     def parameter_tangent(self, params: Tensors, saved: torch.Tensor, dparams: Tensors) -> torch.Tensor:
         """The product x dWᵀ, plus db."""
@@ -57,13 +59,10 @@ class Linear(Layer):
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """See `Layer.vjp`."""
-        grads = {self.key("weight"): dy.mT @ saved}
+        grads = {self.key("weight"): dy.t() @ saved}
         if self.bias:
             grads[self.key("bias")] = dy.sum(0)
-        return grads, dy @ self._weight(params, dy) if need_dx else None
+        return grads, times_transposed(dy, self._weight(params, dy).t()) if need_dx else None
 
     def _weight(self, params: Tensors, like: torch.Tensor) -> torch.Tensor:
-        return params[self.key("weight")].to(like.dtype)
-
-    def _bias(self, params: Tensors, like: torch.Tensor) -> torch.Tensor | None:
-        return params[self.key("bias")].to(like.dtype) if self.bias else None
+        return cast(params[self.key("weight")], like.dtype)

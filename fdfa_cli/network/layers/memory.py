@@ -1,14 +1,19 @@
-"""Memory layout of images: channels last.
+"""Memory layout: images with their channels last, vectors unit by unit.
 
 Batches of images are (B, C, H, W) everywhere; in memory their channels lie next to each other. On a CPU of
 two cores forward convolutions take two thirds of the time so and max pools a tenth, and elementwise kernels
 take twenty times as long where one operand lies otherwise than the other. `Chain` brings what enters it
 into this layout, and every layer keeps it, so that a signal made by a matrix product is converted once.
+
+Batches of vectors are (B, N) everywhere; in memory the B values of a unit lie next to each other, as
+`times_transposed` makes them. On a CPU of two cores W xᵀ takes 0.44 ms where x Wᵀ takes 0.51, and Wᵀ dyᵀ 0.45
+where dy W takes 0.60 (800×800, batch 64), and in some processes, depending on where the weights lie, half as
+long. Layers keep this too; a network's input, which is multiplied only, lies as it comes.
 """
 
 from __future__ import annotations
 
-from fdfa_cli.lazy import torch
+from fdfa_cli.lazy import F, torch
 from fdfa_cli.streams import Shape
 
 
@@ -22,6 +27,21 @@ def channels_last(t: torch.Tensor) -> torch.Tensor:
         return t
     b, c, h, w = t.shape
     return t.permute(0, 2, 3, 1).reshape(-1).view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def unit_by_unit(t: torch.Tensor) -> torch.Tensor:
+    """`t` with the values of each unit adjacent in memory if it is a batch of vectors (B, N), else itself."""
+    return t if t.ndim != 2 or t.mT.is_contiguous() else t.mT.contiguous().mT
+
+
+def times_transposed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """X Wᵀ (B×N) for vectors X (B×M) and W (N×M), unit by unit: computed as W Xᵀ."""
+    return F.linear(weight, x).t()
+
+
+def cast(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``t.to(dtype)``, which takes 2 µs to find that `t` is of that type."""
+    return t if t.dtype == dtype else t.to(dtype)
 
 
 def empty_images(like: torch.Tensor, shape: Shape) -> torch.Tensor:

@@ -20,13 +20,16 @@ from typing import ClassVar, NamedTuple
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.memory import cast, unit_by_unit
 from fdfa_cli.network.layers.normalise import Running, normalise, normalise_vjp
-from fdfa_cli.network.layers.trials import lay_out
 from fdfa_cli.streams import Draw, Shape
 
 
 class _Normalised(NamedTuple):
-    """What both derivatives of batch norm read; in evaluation the statistics are the running ones."""
+    """What both derivatives of batch norm read; in evaluation the statistics are the running ones.
+
+    Of vectors x is (1×C×B), see `_positions`.
+    """
 
     x: torch.Tensor
     mean: torch.Tensor
@@ -71,19 +74,17 @@ class BatchNorm(Layer):
         weight, bias = params[self.key("weight")], params[self.key("bias")]
         running_mean = mode.buffers[self.key("running_mean")]
         running_var = mode.buffers[self.key("running_var")]
+        x = _positions(x)
         if not mode.training:
-            y, _, _ = torch.ops.aten.native_batch_norm(
+            y, _, _ = torch.native_batch_norm(
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
-            return y, _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
-        stacked = mode.stacked and x.ndim == 2  # rows only: the channels of images lie between other axes
-        if stacked:
-            x = lay_out(x)
+            return _vectors(y), _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
         running = Running(running_mean, running_var)
-        y, mean, rstd, moved = normalise(x, weight, bias, running, self.momentum, self.eps, stacked)
+        y, mean, rstd, moved = normalise(x, weight, bias, running, self.momentum, self.eps, mode.stacked)
         mode.updates[self.key("running_mean")] = moved.mean
         mode.updates[self.key("running_var")] = moved.var
-        return y, _Normalised(x, mean, rstd, True, stacked)
+        return _vectors(y), _Normalised(x, mean, rstd, True, mode.stacked)
 
     def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:
         """The input's cotangent for dx: the Jacobian is symmetric.
@@ -92,8 +93,9 @@ class BatchNorm(Layer):
         input beside float32 statistics.
         """
         precision = params[self.key("weight")].dtype
-        saved = saved._replace(x=saved.x.to(precision))
-        return self._backward(params, saved, dx.to(precision), (True, False, False))[0].to(dx.dtype)
+        saved = saved._replace(x=cast(saved.x, precision))
+        tangent, _, _ = self._backward(params, saved, cast(dx, precision), (True, False, False))
+        return cast(tangent, dx.dtype)
 
     def held(self, saved: _Normalised) -> _Normalised:
         """The batch's mean and variance in the place of running ones."""
@@ -104,7 +106,7 @@ class BatchNorm(Layer):
         x, mean, rstd, *_ = saved
         scale = dparams[self.key("weight")] * rstd
         shift = dparams[self.key("bias")] - mean * scale
-        return x * _per_channel(scale, x).to(x.dtype) + _per_channel(shift, x).to(x.dtype)
+        return _vectors(x * _per_channel(scale, x).to(x.dtype) + _per_channel(shift, x).to(x.dtype))
 
     def vjp(
         self, params: Tensors, saved: _Normalised, dy: torch.Tensor, need_dx: bool = True
@@ -117,13 +119,14 @@ class BatchNorm(Layer):
         self, params: Tensors, saved: _Normalised, dy: torch.Tensor, mask: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x, mean, rstd, training, stacked = saved
-        weight = params[self.key("weight")]
+        weight, dy = params[self.key("weight")], _positions(dy)
         if training:
-            return normalise_vjp(dy, x, weight, mean, rstd, mask, stacked)
-        result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, rstd.pow(-2) - self.eps, mean, rstd, False, self.eps, mask
-        )
-        return result
+            dx, grad_weight, grad_bias = normalise_vjp(dy, x, weight, mean, rstd, mask, stacked)
+        else:
+            dx, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+                dy, x, weight, mean, rstd.pow(-2) - self.eps, mean, rstd, False, self.eps, mask
+            )
+        return _vectors(dx) if mask[0] else dx, grad_weight, grad_bias
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class LayerNorm(Layer):
         """Saves x, each sample's mean and its 1/√(s² + ε)."""
         weight, bias = (params[self.key(name)].to(x.dtype) for name in ("weight", "bias"))
         y, mean, rstd = torch.ops.aten.native_group_norm(x, weight, bias, *self._sizes(x), self.eps)
-        return y, (x, mean, rstd)
+        return unit_by_unit(y), (x, mean, rstd)
 
     def jvp(
         self, params: Tensors, saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor], dx: torch.Tensor
@@ -197,11 +200,21 @@ class LayerNorm(Layer):
         result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_group_norm_backward(
             dy, x, mean, rstd, gamma, *self._sizes(x), mask
         )
-        return result
+        return (unit_by_unit(result[0]), *result[1:]) if mask[0] else result
 
     def _sizes(self, x: torch.Tensor) -> tuple[int, int, int, int]:
         """Samples, channels, positions and groups, as torch's operators take them."""
         return len(x), self.channels, x[0, 0].numel(), 1
+
+
+def _positions(x: torch.Tensor) -> torch.Tensor:
+    """Vectors (B×C) as the positions of one image (1×C×B), which is how they lie; images as they are."""
+    return x.t().unsqueeze(0) if x.ndim == 2 else x
+
+
+def _vectors(y: torch.Tensor) -> torch.Tensor:
+    """The inverse of `_positions`."""
+    return y.squeeze(0).t() if y.ndim == 3 else y
 
 
 def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,10 @@
-"""Batch norm's kernels on rows (B×C), and what `torch.func.vmap` makes of them for stacked trials.
+"""Batch norm's kernels on vectors, unit by unit, and what `torch.func.vmap` makes of them for stacked trials.
 
-Left to itself vmap takes γ, β and their gradients out of torch's kernel, into five passes of their own. But
-to the kernel the channels of K trials are so many channels more: one call on B×KC does all. What is handed to
-it again and again is laid out so once, by `lay_out`.
+The values of one channel lie next to each other (see `memory`), like the positions of one image (1×C×B). On
+such, torch's group norm with a group for each channel is quicker than its batch norm (64×2048: 57 in place of
+136 µs), whose derivative is the quickest in turn. Left to itself vmap takes γ, β and their gradients out of
+the kernels, into five passes of their own; but to these the channels of K trials are so many channels more,
+and one call on 1×KC×B does all.
 """
 
 from __future__ import annotations
@@ -15,32 +17,43 @@ from fdfa_cli.lazy import torch
 
 Three = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
-
-def lay_out(x: torch.Tensor) -> torch.Tensor:
-    """Rows (B×C) that lie in memory as the kernels take them: those of a trial alone do."""
-    laid_out: tuple[torch.Tensor] = _stackable(_view).apply(x)
-    return laid_out[0]
+#: Which of dx, ∇γ and ∇β are asked for.
+Mask = tuple[bool, bool, bool]
 
 
-def normalise(*given: Any) -> Three:
-    """`aten.native_batch_norm` of rows (B×C)."""
-    three: Three = _stackable(torch.ops.aten.native_batch_norm).apply(*given)
+def normalise(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, stacked: bool = False
+) -> Three:
+    """`y` (1×C×B), μ and 1/√(s² + ε) (C) of `x` (1×C×B). `stacked`: of one of several trials, under vmap."""
+    kernel = _stackable(_normalise).apply if stacked else _normalise
+    three: Three = kernel(x, weight, bias, eps)
     return three
 
 
-def normalise_vjp(*given: Any) -> Three:
-    """`aten.native_batch_norm_backward` of rows (B×C); None for what is not asked for."""
-    three: Three = _stackable(torch.ops.aten.native_batch_norm_backward).apply(*given)
+def normalise_vjp(
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    mean: torch.Tensor,
+    rstd: torch.Tensor,
+    mask: Mask,
+    stacked: bool = False,
+) -> Three:
+    """The cotangent dx (1×C×B), ∇γ and ∇β (C); None for what `mask` does not ask for."""
+    kernel = torch.ops.aten.native_batch_norm_backward.default
+    call = _stackable(kernel).apply if stacked else kernel
+    three: Three = call(dy, x, weight, None, None, mean, rstd, True, 0.0, mask)
     return three
 
 
-def _view(x: torch.Tensor) -> tuple[torch.Tensor]:
-    """A kernel that does nothing; not x itself, which autograd takes for an input changed in place."""
-    return (x.view_as(x),)
+def _normalise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> Three:
+    _, channels, samples = x.shape
+    y, mean, rstd = torch.native_group_norm(x, weight, bias, 1, channels, samples, channels, eps)
+    return y, mean.squeeze(0), rstd.squeeze(0)
 
 
 @cache
-def _stackable(kernel: Callable[..., tuple[torch.Tensor, ...]]) -> Any:
+def _stackable(kernel: Callable[..., Three]) -> Any:
     """`kernel` with a rule for vmap."""
 
     class Stackable(torch.autograd.Function):
@@ -63,13 +76,14 @@ def _stackable(kernel: Callable[..., tuple[torch.Tensor, ...]]) -> Any:
 
 
 def _channels(value: Any, dim: Any, trials: int) -> Any:
-    """Rows of trials (K×B×C) as rows of all channels (B×KC), and what each channel has (K×C) as one (KC)."""
+    """Of all trials' channels: their values (K×1×C×B) as 1×KC×B, or what each has (K×C) as KC."""
     if not isinstance(value, torch.Tensor):
         return value
     value = value.expand(trials, *value.shape) if dim is None else value.movedim(dim, 0)
-    return value.movedim(0, -2).flatten(-2)
+    flat = value.flatten(0, -2 if value.ndim == 4 else -1)
+    return flat.unsqueeze(0) if value.ndim == 4 else flat
 
 
 def _trials(value: torch.Tensor, trials: int) -> torch.Tensor:
     """The inverse of `_channels`."""
-    return value.view(*value.shape[:-1], trials, -1).movedim(-2, 0)
+    return value.view(trials, 1, -1, value.shape[-1]) if value.ndim == 3 else value.view(trials, -1)
