@@ -137,7 +137,7 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
     Torch's generator on a CPU takes 3 ns a number and one thread: a tenth of a convolutional network's step.
     Long draws take a third of that, random bits choosing among the middles of the normal law's 2¹⁴ quantiles.
     These are scaled so that mean and variance are exact; the fourth moment is 2.997, and no number exceeds
-    4.01. (2¹⁶ would come to 2.999 and 4.33, but no longer fit in a core's cache beside what else a step uses.)
+    4.01. (2¹⁶ would come to 2.999 and 4.33, but do not stay in a core's cache beside what else a step uses.)
     """
     count = values.numel()
     if count < LONG or values.device.type != "cpu":
