@@ -143,7 +143,9 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
     if count < LONG or values.device.type != "cpu":
         values.normal_(0.0, scale, generator=generator)
         return
-    ranks = _words(16 * count, generator).view(torch.int16)[:count].bitwise_and(LEVELS - 1).int()
+    words = _words(16 * count, generator)
+    words.bitwise_and_((LEVELS - 1) * 0x0001_0001_0001_0001)  # in each of its four parts
+    ranks = words.view(torch.int16)[:count].int()
     torch.index_select(_normal_table(values.dtype), 0, ranks, out=values.view(-1))
     if scale != 1:
         values.mul_(scale)

@@ -11,7 +11,7 @@ from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import Update
 from fdfa_cli.streams import sample, stream
@@ -119,7 +119,7 @@ class Session:
     def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss of a batch in evaluation mode, and how many of it are classified correctly."""
         logits = self.recipe.rule.predict(self.network, self.params, self.buffers, x)
-        return LOSSES[self.recipe.training.loss](logits, labels)[0], (logits.argmax(-1) == labels).sum()
+        return LOSSES[self.recipe.training.loss](logits, labels)[0], correct(logits, labels)
 
     def settle(self) -> None:
         """Make every session whole: nothing to do."""
@@ -139,7 +139,7 @@ class Session:
         self.apply(update)
         self.buffers.update(mode.updates)
         self.loss_sum.add_(update.loss, alpha=len(x))
-        self.correct += (update.logits.argmax(-1) == labels).sum()
+        self.correct += correct(update.logits, labels)
         self.position += 1
 
     def apply(self, update: Update) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.train.grouping import real_options
@@ -227,7 +227,7 @@ def _step(
         dict(update.state),
         mode.updates,
         update.loss,
-        (update.logits.argmax(-1) == labels).sum(),
+        correct(update.logits, labels),
     )
 
 
