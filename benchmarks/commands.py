@@ -4,9 +4,9 @@
     python benchmarks/commands.py --epochs 5     a short one
 
 A stack's step and a step alone take turns in one process, on one thread each, by whose CPU clock they are
-timed. Commands are processes of their
-own; of each the wall time and the CPU seconds are given, which say more where the machine is busy with
-other things. A sweep's figures contain its start-up. (`scaling.py` reads 10 000 stored runs.)
+timed. Commands are processes of their own, byte-compiled as installed ones are; of each the wall time and the
+CPU seconds are given, which say more where the machine is busy with other things. A sweep's figures contain
+its start-up. (`scaling.py` reads 10 000 stored runs.)
 """
 
 from __future__ import annotations
@@ -84,29 +84,46 @@ def stacked_steps(rounds: int) -> dict[str, float]:
 
 def timed(*arguments: str) -> tuple[dict[str, float], str]:
     """Wall and CPU seconds of one `fdfa` command, and what it printed."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     before, begun = os.times(), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "fdfa_cli", *arguments], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "fdfa_cli", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return {"wall": time.perf_counter() - begun, "cpu": cpu}, done.stdout
 
 
-def sweeps(epochs: int, folder: Path) -> dict[str, dict[str, Any]]:
-    """Seconds of the same sweep by each engine, its trials a minute, and the winner it prints."""
+def sweeps(epochs: int, turns: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Median seconds of the same sweep by each engine, its trials a minute, and the winner it prints.
+
+    The engines take turns, since the machine's speed drifts.
+    """
     recipe = folder / "sweep.yaml"
     recipe.write_text(SWEEP % epochs)
-    found = {}
-    for engine in ("serial", "processes", "batched"):
-        seconds, printed = timed(
-            "sweep", str(recipe), "--engine", engine, "--quiet", "--results", str(folder / engine)
-        )
-        winner = re.search(r"^winner: .*$", printed, re.MULTILINE)
+    engines = ("serial", "processes", "batched")
+    seconds: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
+    winners = {}
+    for turn in range(turns):
+        for engine in engines:
+            results = str(folder / f"{engine}-{turn}")
+            spent, printed = timed("sweep", str(recipe), "--engine", engine, "--quiet", "--results", results)
+            seconds[engine].append(spent)
+            winner = re.search(r"^winner: .*$", printed, re.MULTILINE)
+            winners[engine] = winner and winner[0]
+    found: dict[str, dict[str, Any]] = {}
+    for engine in engines:
+        wall, cpu = (statistics.median(one[clock] for one in seconds[engine]) for clock in ("wall", "cpu"))
         found[engine] = {
-            **seconds,
-            "trials_per_minute": 60 * TRIALS / seconds["wall"],
-            "winner": winner and winner[0],
+            "wall": wall,
+            "cpu": cpu,
+            "turns": seconds[engine],
+            "trials_per_minute": 60 * TRIALS / wall,
+            "winner": winners[engine],
         }
     return found
 
@@ -117,7 +134,7 @@ def differences(folder: Path) -> dict[str, float]:
     Over all epochs: losses and accuracies, whose largest differences are given.
     """
     serial, batched = (
-        {run.record.facts["identity"]: run.metrics() for run in scan([folder / engine]).runs}
+        {run.record.facts["identity"]: run.metrics() for run in scan([folder / f"{engine}-0"]).runs}
         for engine in ("serial", "batched")
     )
     assert serial.keys() == batched.keys()
@@ -140,6 +157,7 @@ def main() -> int:
     """Measure, print, store; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--epochs", type=int, default=30, help="of the sweep's trials")
+    parser.add_argument("--turns", type=int, default=3, help="of the engines, whose medians count")
     parser.add_argument("--rounds", type=int, default=100, help="steps that are timed")
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     arguments = parser.parse_args()
@@ -175,12 +193,13 @@ def main() -> int:
             )
             stored["first_epoch"] = timed(*command)[0]
             print(f"first epoch of mnist/mlp, data and test included: {stored['first_epoch']['wall']:.1f} s")
-        stored["sweeps"] = sweeps(arguments.epochs, folder)
+        stored["sweeps"] = sweeps(arguments.epochs, arguments.turns, folder)
         stored["differences"] = apart = differences(folder)
     for engine, one in stored["sweeps"].items():
         print(
             f"{TRIALS} trials of {arguments.epochs} epochs, {engine}: {one['wall']:.1f} s "
-            f"(CPU {one['cpu']:.1f} s), {one['trials_per_minute']:.0f} a minute; {one['winner']}"
+            f"(CPU {one['cpu']:.1f} s, medians of {arguments.turns}), "
+            f"{one['trials_per_minute']:.0f} a minute; {one['winner']}"
         )
     print(
         f"trials whose metrics are not serial's to the last digit when batched: {apart['trials']:.0f}; "
