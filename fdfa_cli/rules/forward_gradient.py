@@ -162,7 +162,7 @@ class _Activations(ForwardGradient):
 
         def gram() -> torch.Tensor:
             """VVᵀ of every sample (B×k×k), over the units of all blocks."""
-            flat = [u.flatten(2).transpose(0, 1) for u in tangents]
+            flat = [u.transpose(0, 1).flatten(2).contiguous() for u in tangents]
             return torch.stack([u @ u.mT for u in flat]).sum(0)
 
         d = self.each(logits_tangent, tangents)

@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Literal
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Chain, Flatten, Linear, Tensors
+from fdfa_cli.network.layers.memory import laid_out
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule, Update
@@ -141,7 +142,7 @@ class LocalForwardActivations(_LocalForward):
         """See `LocalGreedy.block_gradient`."""
         before, activation, after = split_at_activation(block)
         z, saved = before.forward(params, x, batch.mode)
-        u = perturbations["u"][:, : math.prod(z.shape[1:])].view(z.shape)
+        u = laid_out(perturbations["u"][:, : math.prod(z.shape[1:])].view(z.shape))
         u = gated(activation, z, u.to(z.dtype))
         h, dh, _ = Chain((activation, *after.layers)).dual(params, z, u, batch.mode)
         logits, d, kept = head.dual(params, h, dh, batch.mode)

@@ -34,6 +34,11 @@ def unit_by_unit(t: torch.Tensor) -> torch.Tensor:
     return t if t.ndim != 2 or t.mT.is_contiguous() else t.mT.contiguous().mT
 
 
+def laid_out(t: torch.Tensor) -> torch.Tensor:
+    """A batch of images or vectors as the layers lay it out."""
+    return unit_by_unit(channels_last(t))
+
+
 def times_transposed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """X Wᵀ (B×N) for vectors X (B×M) and W (N×M), unit by unit: computed as W Xᵀ."""
     return F.linear(weight, x).t()
