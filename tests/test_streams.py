@@ -125,6 +125,14 @@ def test_gaussian_follows_the_normal_law(dtype: torch.dtype) -> None:
     assert max((expected - below).max(), (below + 1 / N - expected).max()) < 2.7 / math.sqrt(N)
 
 
+def test_long_gaussian_draws_reach_into_the_tails() -> None:
+    """Of 2¹⁴ numbers of equal probability, a million draws miss one with probability 1e-24."""
+    values = Draw((2**20,), "gaussian").sample(stream(0, "v"), torch.float64)
+    assert len(values.unique()) == 2**14
+    assert 4.0 < values.max() < 4.02
+    assert abs(values.pow(4).mean() - 2.997) < Z * math.sqrt((105 - 9) / 2**20)
+
+
 def test_gaussian_entries_are_independent() -> None:
     """Four numbers come from a word: no lag may correlate, nor may sizes."""
     values = Draw((N,), "gaussian").sample(stream(0, "v"), torch.float64)
