@@ -80,11 +80,12 @@ class BatchNorm(Layer):
                 x, weight, bias, running_mean, running_var, False, self.momentum, self.eps
             )
             return _vectors(y), _Normalised(x, running_mean, (running_var + self.eps).rsqrt(), False)
+        stacked = mode.stacked and x.ndim == 3  # vectors only: an image's channels lie between other axes
         running = Running(running_mean, running_var)
-        y, mean, rstd, moved = normalise(x, weight, bias, running, self.momentum, self.eps, mode.stacked)
+        y, mean, rstd, moved = normalise(x, weight, bias, running, self.momentum, self.eps, stacked)
         mode.updates[self.key("running_mean")] = moved.mean
         mode.updates[self.key("running_var")] = moved.var
-        return _vectors(y), _Normalised(x, mean, rstd, True, mode.stacked)
+        return _vectors(y), _Normalised(x, mean, rstd, True, stacked)
 
     def jvp(self, params: Tensors, saved: _Normalised, dx: torch.Tensor) -> torch.Tensor:
         """The input's cotangent for dx: the Jacobian is symmetric.

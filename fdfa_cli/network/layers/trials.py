@@ -1,10 +1,7 @@
-"""Batch norm's kernels on vectors, unit by unit, and what `torch.func.vmap` makes of them for stacked trials.
+"""What `torch.func.vmap` makes of batch norm's kernels on vectors, for stacked trials.
 
-The values of one channel lie next to each other (see `memory`), like the positions of one image (1×C×B). On
-such, torch's group norm with a group for each channel is quicker than its batch norm (64×2048: 57 in place of
-136 µs), whose derivative is the quickest in turn. Left to itself vmap takes γ, β and their gradients out of
-the kernels, into five passes of their own; but to these the channels of K trials are so many channels more,
-and one call on 1×KC×B does all.
+Left to itself it takes γ, β and their gradients out of the kernels, into five passes of their own. But to a
+kernel the channels of K trials are so many channels more, and one call on 1×KC×B does all.
 """
 
 from __future__ import annotations
@@ -17,44 +14,10 @@ from fdfa_cli.lazy import torch
 
 Three = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
-#: Which of dx, ∇γ and ∇β are asked for.
-Mask = tuple[bool, bool, bool]
-
-
-def normalise(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, stacked: bool = False
-) -> Three:
-    """`y` (1×C×B), μ and 1/√(s² + ε) (C) of `x` (1×C×B). `stacked`: of one of several trials, under vmap."""
-    kernel = _stackable(_normalise).apply if stacked else _normalise
-    three: Three = kernel(x, weight, bias, eps)
-    return three
-
-
-def normalise_vjp(
-    dy: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    mask: Mask,
-    stacked: bool = False,
-) -> Three:
-    """The cotangent dx (1×C×B), ∇γ and ∇β (C); None for what `mask` does not ask for."""
-    kernel = torch.ops.aten.native_batch_norm_backward.default
-    call = _stackable(kernel).apply if stacked else kernel
-    three: Three = call(dy, x, weight, None, None, mean, rstd, True, 0.0, mask)
-    return three
-
-
-def _normalise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> Three:
-    _, channels, samples = x.shape
-    y, mean, rstd = torch.native_group_norm(x, weight, bias, 1, channels, samples, channels, eps)
-    return y, mean.squeeze(0), rstd.squeeze(0)
-
 
 @cache
-def _stackable(kernel: Callable[..., Three]) -> Any:
-    """`kernel` with a rule for vmap."""
+def stackable(kernel: Callable[..., Three]) -> Any:
+    """`kernel`, of vectors as the positions of one image (1×C×B), with a rule for vmap."""
 
     class Stackable(torch.autograd.Function):
         @staticmethod
