@@ -27,7 +27,7 @@ from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.rules.forward_forward import wrong_labels
 from fdfa_cli.streams import sample
-from fdfa_cli.train import optimizers
+from fdfa_cli.train.ledger import Ledger
 from fdfa_cli.train.loop import evaluate
 from fdfa_cli.train.session import Session
 
@@ -213,9 +213,9 @@ def test_averaged_feedback_has_the_stationary_error_of_the_closed_form(name, sig
     for l, samples in enumerate(estimates(rule, PLAIN, step, chains * steps).values()):
         # From the mean, so that what is left of the start does not count.
         f = js[l].mean(0).expand(chains, -1, -1).clone()
-        moments = optimizer.moments(f)
-        for number, estimate in enumerate(samples.view(steps, chains, *f.shape[1:]), 1):
-            optimizer.move([optimizers.Step(f, f - estimate, moments, number)], optimizer.lr)
+        ledger = Ledger.new({"F": f}, optimizer)
+        for estimate in samples.view(steps, chains, *f.shape[1:]):
+            ledger.move({"F": f - estimate}, optimizer, optimizer.lr)
         variance = closed_form(js, l, [0, 1], sign).sum() * rate / (2 - rate)
         settled = 1 - (1 - rate) ** (2 * steps)
         error = (f - js[l].mean(0)).square().sum((1, 2)).mean()

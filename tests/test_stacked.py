@@ -171,8 +171,8 @@ def test_tensors_that_fill_no_register_move_to_the_same_digits():
         for one, grad in zip(alone, grads, strict=True):
             one.apply(Update({"out.linear.bias": grad}, loss[0], logits[0]))
     for one, other in zip(alone, together, strict=True):
-        for moment, value in one.moments["weights"]["out.linear.bias"].items():
-            assert torch.equal(value, other.moments["weights"]["out.linear.bias"][moment]), moment
+        for moment, value in one.ledgers["weights"].moments["out.linear.bias"].items():
+            assert torch.equal(value, other.ledgers["weights"].moments["out.linear.bias"][moment]), moment
         assert torch.equal(one.params["out.linear.bias"], other.params["out.linear.bias"])
 
 

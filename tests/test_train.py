@@ -24,11 +24,12 @@ from fdfa_cli.runs import Run
 from fdfa_cli.train import device
 from fdfa_cli.train.course import Pace
 from fdfa_cli.train.launch import facts
+from fdfa_cli.train.ledger import Ledger
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fdfa_cli.train.progress import Quiet
 from fdfa_cli.train.schedules import Constant, Cosine, Exponential, Schedule, Step
-from fdfa_cli.train.session import Session, steps_of
+from fdfa_cli.train.session import Session
 
 SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "training.device=cpu")
 
@@ -272,8 +273,7 @@ def test_optimizer_equals_torch(ours, theirs):
     tensors = {"often": torch.randn(5, 3), "seldom": torch.randn(4)}
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
     reference = theirs(leaves.values())
-    moments = {name: ours.moments(tensor) for name, tensor in tensors.items()}
-    numbers = dict.fromkeys(tensors, 0)
+    ledger = Ledger.new(tensors, ours)
     for i in range(5):
         grads = {
             name: torch.randn_like(tensor) for name, tensor in tensors.items() if name == "often" or i % 2
@@ -281,8 +281,8 @@ def test_optimizer_equals_torch(ours, theirs):
         for name, leaf in leaves.items():
             leaf.grad = grads.get(name)
         reference.step()
-        ours.move(steps_of(grads, tensors, moments, numbers), ours.lr)
-    assert numbers == {"often": 5, "seldom": 2}
+        ledger.move(grads, ours, ours.lr)
+    assert ledger.numbers == {"often": 5, "seldom": 2}
     for name, leaf in leaves.items():
         torch.testing.assert_close(tensors[name], leaf.detach(), rtol=1e-5, atol=1e-6)
 

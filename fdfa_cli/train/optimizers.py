@@ -1,15 +1,15 @@
 """Optimizers as options of a recipe, on the kernels that torch's own run on.
 
 An optimizer holds no tensor. What it keeps of a tensor's past gradients, its *moments*, is made by `moments`,
-owned by whoever trains, and moved in place with the tensor by `move`: so a checkpoint stores it as it stores
-any tensor, and the trials of a stack are rows of it. Torch's classes hide the same behind an object, which
+owned by a `Ledger`, and moved in place with the tensor by `move`: so a checkpoint stores it as it stores any
+tensor, and the trials of a stack are rows of it. Torch's classes hide the same behind an object, which
 costs a tenth of a small network's step and a second of imports. Kernels are fused where there are such.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -38,17 +38,21 @@ class Optimizer(Named):
         """Those of `tensor` before its first gradient."""
 
     @abstractmethod
-    def move(self, steps: Sequence[Step], lr: float) -> None:
+    def move(self, steps: Steps, lr: float) -> None:
         """Take these steps: moves tensors and moments in place."""
 
 
-class Step(NamedTuple):
-    """One tensor's step: the `number`th of it, from 1; `grad` is laid out as the tensor."""
+class Steps(NamedTuple):
+    """A step of each of some `tensors`, in parallel lists.
 
-    tensor: torch.Tensor
-    grad: torch.Tensor
-    moments: Moments
-    number: int
+    `grads` are laid out as the tensors, `moments` by their names; a number says which step of its tensor it
+    is, from 1.
+    """
+
+    tensors: list[torch.Tensor]
+    grads: list[torch.Tensor]
+    moments: Mapping[str, list[torch.Tensor]]
+    numbers: list[int]
 
 
 @OPTIMIZERS.register
@@ -64,12 +68,12 @@ class SGD(Optimizer):
         """The velocity."""
         return {"velocity": torch.zeros_like(tensor)} if self.momentum else {}
 
-    def move(self, steps: Sequence[Step], lr: float) -> None:
+    def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
         torch._fused_sgd_(
-            [step.tensor for step in steps],
-            [step.grad for step in steps],
-            [step.moments["velocity"] for step in steps] if self.momentum else [],
+            steps.tensors,
+            steps.grads,
+            steps.moments.get("velocity", []),
             lr=lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
@@ -90,19 +94,19 @@ class _Adaptive(Optimizer):
         """Both averages."""
         return {"mean": torch.zeros_like(tensor), "square": torch.zeros_like(tensor)}
 
-    def _move(self, kernel: Callable[..., None], steps: Sequence[Step], lr: float) -> None:
+    def _move(self, kernel: Callable[..., None], steps: Steps, lr: float) -> None:
         # The kernels read the number from a tensor on the device; those that step together share one.
         numbers = {
-            number: torch.full((), number, dtype=torch.float32, device=steps[0].tensor.device)
-            for number in {step.number for step in steps}
+            number: torch.full((), number, dtype=torch.float32, device=steps.tensors[0].device)
+            for number in set(steps.numbers)
         }
         kernel(
-            [step.tensor for step in steps],
-            [step.grad for step in steps],
-            [step.moments["mean"] for step in steps],
-            [step.moments["square"] for step in steps],
+            steps.tensors,
+            steps.grads,
+            steps.moments["mean"],
+            steps.moments["square"],
             [],
-            [numbers[step.number] for step in steps],
+            [numbers[number] for number in steps.numbers],
             lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
@@ -120,7 +124,7 @@ class Adam(_Adaptive):
     name: Literal["adam"] = "adam"
     lr: Rate = 1e-3
 
-    def move(self, steps: Sequence[Step], lr: float) -> None:
+    def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
         self._move(torch._fused_adam_, steps, lr)
 
@@ -133,7 +137,7 @@ class AdamW(_Adaptive):
     lr: Rate = 1e-3
     weight_decay: WeightDecay = 1e-2
 
-    def move(self, steps: Sequence[Step], lr: float) -> None:
+    def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
         self._move(torch._fused_adamw_, steps, lr)
 
@@ -153,15 +157,15 @@ class RMSprop(Optimizer):
         kept = {"square": torch.zeros_like(tensor)}
         return kept | ({"velocity": torch.zeros_like(tensor)} if self.momentum else {})
 
-    def move(self, steps: Sequence[Step], lr: float) -> None:
+    def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
         rmsprop.rmsprop(
-            [step.tensor for step in steps],
-            [step.grad for step in steps],
-            [step.moments["square"] for step in steps],
+            steps.tensors,
+            steps.grads,
+            steps.moments["square"],
             [],
-            [step.moments["velocity"] for step in steps] if self.momentum else [],
-            [torch.full((), step.number - 1.0) for step in steps],
+            steps.moments.get("velocity", []),
+            [torch.full((), number - 1.0) for number in steps.numbers],
             lr=lr,
             alpha=self.alpha,
             eps=self.eps,

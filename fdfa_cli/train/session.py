@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from typing import Any, Self
@@ -10,12 +9,13 @@ from typing import Any, Self
 from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Mode, Tensors
+from fdfa_cli.network.layers import Mode
 from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import Update
 from fdfa_cli.streams import sample, stream
-from fdfa_cli.train.optimizers import Moments, Optimizer, Step
+from fdfa_cli.train.ledger import Ledger
+from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule
 
 #: Streams redrawn every epoch on the training device.
@@ -48,18 +48,12 @@ class Session:
         }
         if self.state:
             self.settings["feedback"] = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
-        #: Of every tensor that moves, by name: what its optimizer keeps, and the steps that it has taken.
-        self.moments = {
-            key: {name: optimizer.moments(tensor) for name, tensor in self.moving(key).items()}
+        self.ledgers = {
+            key: Ledger.new({"weights": self.params, "feedback": self.state}[key], optimizer)
             for key, (optimizer, _) in self.settings.items()
         }
-        self.numbers = {key: dict.fromkeys(self.moving(key), 0) for key in self.settings}
         self.epoch = 0
         self.begin_epoch()
-
-    def moving(self, key: str) -> dict[str, torch.Tensor]:
-        """The tensors that move by `settings` of `key`."""
-        return {"weights": self.params, "feedback": self.state}[key]
 
     # --- the clock -----------------------------------------------------------------------------------
 
@@ -146,8 +140,7 @@ class Session:
         """Follow the gradients at this moment's rates."""
         for key, grads in (("weights", update.grads), ("feedback", update.state_grads)):
             if grads:
-                steps = steps_of(grads, self.moving(key), self.moments[key], self.numbers[key])
-                self.settings[key][0].move(steps, self.rate(key, self.position))
+                self.ledgers[key].move(grads, self.settings[key][0], self.rate(key, self.position))
         for name, value in update.state.items():
             self.state[name].copy_(value)
 
@@ -162,8 +155,8 @@ class Session:
             "params": self.params,
             "buffers": self.buffers,
             "state": self.state,
-            "moments": self.moments,
-            "numbers": self.numbers,
+            "moments": {key: ledger.moments for key, ledger in self.ledgers.items()},
+            "numbers": {key: ledger.numbers for key, ledger in self.ledgers.items()},
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
             "loss_sum": self.loss_sum,
             "correct": self.correct,
@@ -182,11 +175,11 @@ class Session:
         ):
             for name, value in stored.items():
                 mine[name].copy_(value)
-        for key, moments in self.moments.items():
-            for name, own in moments.items():
+        for key, ledger in self.ledgers.items():
+            for name, own in ledger.moments.items():
                 for moment, value in own.items():
                     value.copy_(content["moments"][key][name][moment])
-        self.numbers = content["numbers"]
+            ledger.numbers.update(content["numbers"][key])
         for purpose, generator in self.streams.items():
             generator.set_state(content["streams"][purpose])
         self.loss_sum.copy_(content["loss_sum"])
@@ -198,28 +191,6 @@ class Session:
         twin = type(self)(self.recipe, self.network, self.samples, self.device)
         twin.load_state_dict(deepcopy(self.state_dict()))
         return twin
-
-
-def steps_of(
-    grads: Tensors, tensors: Tensors, moments: Mapping[str, Moments], numbers: dict[str, int]
-) -> list[Step]:
-    """The next step of every tensor that has a gradient, counted in `numbers`."""
-    steps = []
-    for name, grad in grads.items():
-        numbers[name] += 1
-        steps.append(Step(tensors[name], laid_out_as(tensors[name], grad), moments[name], numbers[name]))
-    return steps
-
-
-def laid_out_as(tensor: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """`grad` in the type and memory layout of its `tensor`.
-
-    Torch's fused optimizers on the CPU walk both in memory order and do not look at strides: given the
-    channels-last gradient of a contiguous convolution weight, they silently pair the wrong entries.
-    """
-    if grad.dtype == tensor.dtype and grad.stride() == tensor.stride():
-        return grad
-    return torch.empty_like(tensor).copy_(grad)
 
 
 def _moved(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

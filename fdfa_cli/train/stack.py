@@ -25,7 +25,8 @@ from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.rules.base import Rule, Update
 from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.train.grouping import real_options
-from fdfa_cli.train.session import Session, steps_of
+from fdfa_cli.train.ledger import Ledger
+from fdfa_cli.train.session import Session
 from fdfa_cli.train.tape import Taped
 
 #: Numbers in the widest register of a CPU.
@@ -49,9 +50,7 @@ class Stack:
         self.buffers = _stacked([s.buffers for s in self.sessions])
         self.state = _stacked([s.state for s in self.sessions])
         for k, session in enumerate(self.sessions):
-            session.params.update({name: tensor[k] for name, tensor in self.params.items()})
             session.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
-            session.state.update({name: tensor[k] for name, tensor in self.state.items()})
         self._crews = {key: self._crews_of(key) for key in first.settings}
         self._step = Taped(
             torch.func.vmap(partial(_step, first)), self._real, self.params, self.state, self.buffers
@@ -170,28 +169,40 @@ class _Crew:
     def __init__(self, key: str, members: Sequence[Session], tensors: Tensors) -> None:
         self._key, self._members, self.size = key, members, len(members)
         self._optimizer, _ = members[0].settings[key]
-        self._together = {name: t for name, t in tensors.items() if t[0].numel() % REGISTER == 0}
-        self._moments = {name: _stacked([s.moments[key][name] for s in members]) for name in self._together}
-        self._numbers = {name: members[0].numbers[key][name] for name in self._together}
-        for k, session in enumerate(members):
-            for name, moments in self._moments.items():
-                session.moments[key][name].update({moment: value[k] for moment, value in moments.items()})
+        #: Of a tensor that moves in parts, what the crew's ledger calls that of each member.
+        self._parts: dict[str, list[str]] = {}
+        self._ledger = Ledger({}, {}, {})
+        own = [session.ledgers[key] for session in members]
+        for name, rows in tensors.items():
+            number = own[0].numbers[name]
+            if rows[0].numel() % REGISTER:
+                self._parts[name] = [f"{name}[{k}]" for k in range(self.size)]
+                for part, row, ledger in zip(self._parts[name], rows, own, strict=True):
+                    ledger.put(name, row, ledger.moments[name], number)
+                    self._ledger.put(part, row, ledger.moments[name], number)
+            else:
+                moments = _stacked([ledger.moments[name] for ledger in own])
+                self._ledger.put(name, rows, moments, number)
+                for k, ledger in enumerate(own):
+                    ledger.put(name, rows[k], {kind: value[k] for kind, value in moments.items()}, number)
 
     def move(self, grads: Tensors) -> None:
         """Follow the members' gradients at this moment's rate."""
-        key, first = self._key, self._members[0]
-        whole = {name: grad for name, grad in grads.items() if name in self._together}
-        steps = steps_of(whole, self._together, self._moments, self._numbers)
-        single = {name: grad.unbind() for name, grad in grads.items() if name not in self._together}
-        for k, session in enumerate(self._members if single else ()):
-            own = {name: rows[k] for name, rows in single.items()}
-            steps += steps_of(own, session.moving(key), session.moments[key], session.numbers[key])
-        self._optimizer.move(steps, first.rate(key, first.position))
+        given: dict[str, torch.Tensor] = {}
+        for name, rows in grads.items():
+            if name in self._parts:
+                given.update(zip(self._parts[name], rows.unbind(), strict=True))
+            else:
+                given[name] = rows
+        first = self._members[0]
+        self._ledger.move(given, self._optimizer, first.rate(self._key, first.position))
 
     def settle(self) -> None:
         """Let every member count the steps."""
         for session in self._members:
-            session.numbers[self._key].update(self._numbers)
+            numbers = session.ledgers[self._key].numbers
+            for name in numbers:
+                numbers[name] = self._ledger.numbers[self._parts.get(name, [name])[0]]
 
 
 class _Step(NamedTuple):
