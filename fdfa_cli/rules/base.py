@@ -27,6 +27,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.layers.memory import from_units, times_transposed, units
+from fdfa_cli.network.layers.products import spread
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import Named
 from fdfa_cli.streams import Draw
@@ -145,4 +146,4 @@ def feedback_signal(error: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor
     """G_l = E F_l for E (B×C) and F_l (C×N_l), both with their units in the shape of block l's output."""
     if feedback.ndim == 2:
         return times_transposed(error.to(feedback.dtype), feedback.t())
-    return from_units(error.to(feedback.dtype) @ units(feedback), tuple(feedback.shape[1:]))
+    return from_units(spread(error.to(feedback.dtype), units(feedback)), tuple(feedback.shape[1:]))

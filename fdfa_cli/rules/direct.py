@@ -32,6 +32,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
 from fdfa_cli.network.layers.memory import from_units, units
+from fdfa_cli.network.layers.products import gathered
 from fdfa_cli.network.losses import Batch, one_hot
 from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
 from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks
@@ -147,12 +148,12 @@ class DirectKolenPollack(DirectFeedback):
         loss, error = batch.loss(logits)
 
         grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
-        state_grads, sent = {}, error.mT.contiguous()  # contiguous: the products take two thirds of the time
+        state_grads = {}
         for l, block in enumerate(network.blocks):
             feedback = state[feedback_name(l)]
             signal = feedback_signal(error, feedback)
             grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
-            growth = sent @ units(outputs.pop(0)).to(feedback.dtype)
+            growth = gathered(error, units(outputs.pop(0)).to(feedback.dtype))
             state_grads[feedback_name(l)] = from_units(growth, network.block_shapes[l])
         return Update(grads, loss, logits, state_grads)
 

@@ -49,6 +49,11 @@ def cast(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return t if t.dtype == dtype else t.to(dtype)
 
 
+def wrapped(t: torch.Tensor) -> bool:
+    """Whether a transform of `torch.func` runs over it."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
 def empty_images(like: torch.Tensor, shape: Shape) -> torch.Tensor:
     """As many images of `shape` (C, H, W) as `like` has, channels last, their values not set.
 

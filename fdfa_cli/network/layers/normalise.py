@@ -17,7 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 from fdfa_cli.lazy import torch
-from fdfa_cli.network.layers.memory import cast
+from fdfa_cli.network.layers.memory import cast, wrapped
 from fdfa_cli.network.layers.trials import Three, stackable
 
 #: Which of dx, ∇γ and ∇β are asked for.
@@ -126,14 +126,9 @@ def _fold(x: torch.Tensor, dy: torch.Tensor | None = None) -> int:
     channels = x.shape[1]
     if 2 * channels > WIDTH or x.dtype.itemsize < 4:
         return 1
-    if x.device.type != "cpu" or x.requires_grad or _wrapped(x) or (dy is not None and _wrapped(dy)):
+    if x.device.type != "cpu" or x.requires_grad or wrapped(x) or (dy is not None and wrapped(dy)):
         return 1
     return math.gcd(x.numel() // channels, 1 << (WIDTH // channels).bit_length() - 1)
-
-
-def _wrapped(t: torch.Tensor) -> bool:
-    """Whether a transform of `torch.func` runs over it."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def _rows(x: torch.Tensor, k: int) -> torch.Tensor:
