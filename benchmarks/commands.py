@@ -12,7 +12,6 @@ its start-up. (`scaling.py` reads 10 000 stored runs.)
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steps import machine
+from steps import store
 
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
@@ -171,7 +170,7 @@ def main() -> int:
     )
     if steps["ratio"] > TARGET:
         missed.append(f"stacked step {steps['ratio']:.2f} > {TARGET}")
-    stored: dict[str, Any] = {"machine": machine(), "stacked": steps}
+    stored: dict[str, Any] = {"stacked": steps}
 
     stored["start_up"] = {
         "help": [timed("--help")[0] for _ in range(5)],
@@ -214,9 +213,7 @@ def main() -> int:
     print(f"serial / batched: wall {ratio['wall']:.2f}, CPU {ratio['cpu']:.2f}")
     if ratio["wall"] < SPEED_UP and arguments.epochs >= 30:
         missed.append(f"batched sweep {ratio['wall']:.2f} times as fast < {SPEED_UP}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / f"commands-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    file.write_text(json.dumps(stored, indent=2))
+    store(arguments.out, "commands", **stored)
     for line in missed:
         print(f"missed: {line}")
     return 1 if missed else 0

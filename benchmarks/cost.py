@@ -10,10 +10,8 @@ PyTorch with the fused optimizer on the same network.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from pathlib import Path
 import plain
 from rich.console import Console
 from rich.table import Table
-from steps import Task, machine, times
+from steps import Task, store, times
 from torch import nn
 
 from fdfa_cli.train.allocator import keep_freed_memory
@@ -78,9 +76,7 @@ def main() -> int:
             ratios = (f"{medians[rule] / medians['torch']:.2f}" for rule in RULES[1:])
             table.add_row(f"{axis} {value}", f"{1e3 * medians['torch']:.2f}", *ratios)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / f"cost-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    file.write_text(json.dumps({"machine": machine(), "seconds": results}, indent=2))
+    store(arguments.out, "cost", seconds=results)
     return 0
 
 

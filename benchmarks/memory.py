@@ -15,18 +15,16 @@ which a figure of one process then consists in part. Linux only: the kernel's hi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from steps import machine, status
+from steps import status, store
 
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.train.session import Session
@@ -107,9 +105,7 @@ def main() -> int:
         table.add_row(rule, *sizes, f"{growth:.2f}", "" if target is None else f"≤ {target:.2f}")
 
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / f"memory-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    file.write_text(json.dumps({"machine": machine(), "peak_bytes": peaks}, indent=2))
+    store(arguments.out, "memory", peak_bytes=peaks)
     for line in missed:
         print(f"missed: {line}")
     return 1 if missed else 0

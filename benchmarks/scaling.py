@@ -11,7 +11,6 @@ resident memory of the driver alone, for each thousand of trials. Flat figures a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -22,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from steps import machine
+from steps import store
 from stores import comparison
 
 REPEATS = 5
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     arguments = parser.parse_args()
-    stored: dict[str, Any] = {"machine": machine(), "reading": [], "driving": []}
+    stored: dict[str, Any] = {"reading": [], "driving": []}
     with tempfile.TemporaryDirectory() as folder:
         for runs in (arguments.runs // 4, arguments.runs // 2, arguments.runs):
             found = reading(runs, Path(folder) / str(runs))
@@ -116,9 +115,7 @@ def main() -> None:
                 f"trials up to {found['trials']:.0f}: {found['cpu']:.2f} s of the driver's CPU "
                 f"in {found['wall']:.1f} s; {found['resident'] / 2**20:.0f} MiB resident"
             )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / f"scaling-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    file.write_text(json.dumps(stored, indent=2))
+    store(arguments.out, "scaling", **stored)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from torch import nn
 from fdfa_cli.data.base import Subset
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.registry import RULES
+from fdfa_cli.runs import folder_without_runs
 from fdfa_cli.train.allocator import keep_freed_memory
 from fdfa_cli.train.session import Session
 
@@ -191,6 +192,13 @@ def machine() -> dict[str, object]:
     }
 
 
+def store(folder: Path, name: str, **figures: object) -> None:
+    """Write `figures`, and what they were taken on, to a new file of `folder`."""
+    folder_without_runs(folder)
+    file = folder / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    file.write_text(json.dumps({"machine": machine(), **figures}, indent=2))
+
+
 def main() -> int:
     """Measure, print, store; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -246,10 +254,7 @@ def main() -> int:
     console.print(table)
     print("peak memory fdfa / torch: " + "  ".join(f"{k} {v:.2f}" for k, v in memory.items()))
     print(f"data pipeline: {share:.1%} of torch's mlp step")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    stored = {"machine": machine(), "steps": results, "memory": memory, "data_share": share}
-    file = arguments.out / f"steps-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    file.write_text(json.dumps(stored, indent=2))
+    store(arguments.out, "steps", steps=results, memory=memory, data_share=share)
     for line in missed:
         print(f"missed: {line}")
     print(

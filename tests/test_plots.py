@@ -381,7 +381,7 @@ def test_two_reports_of_the_same_runs_are_byte_identical(tmp_path):
     done = report(tmp_path / "runs", "--plots", first, PYTHONHASHSEED="1")
     assert (done.returncode, done.stdout.count("\n")) == (0, 11)
     report(tmp_path / "runs", "--plots", second, PYTHONHASHSEED="2", MATPLOTLIBRC=str(tmp_path / "rc"))
-    names = sorted(file.name for file in first.iterdir())
+    names = sorted(file.name for file in first.glob("[!.]*"))
     assert {"ranking.svg", "learning-curves.png", "sweep-response.svg", "sweep-interaction.png"} <= set(names)
     assert len(names) % 2 == 0
     for name in names:

@@ -23,7 +23,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fdfa_cli.errors import Diverged, Interrupted, RunDamaged, UsageError
-from fdfa_cli.runs import STATUSES, Record, Run, atomic_write, by_identity, scan, summarise
+from fdfa_cli.runs import (
+    STATUSES,
+    Record,
+    Run,
+    atomic_write,
+    by_identity,
+    folder_without_runs,
+    scan,
+    summarise,
+)
 from fdfa_cli.runs.files import dump_json, load_json
 from fdfa_cli.runs.provenance import anonymous, checkout
 
@@ -590,6 +599,21 @@ def test_what_is_damaged_is_named_and_the_rest_is_read(tmp_path, kind, reason):
     assert len(damaged) == 1
     assert str(damaged[0]).startswith(str(paths[1]))
     assert reason in str(damaged[0])
+
+
+def test_a_folder_made_for_other_things_is_passed_over_until_a_run_is_stored_there(tmp_path):
+    first, figures = stored(tmp_path), tmp_path / "figures"
+    folder_without_runs(figures)
+    (figures / "curve.svg").touch()
+    assert ([run.path for run in scan([tmp_path]).runs], scan([tmp_path]).damaged) == ([first], [])
+    second = stored(figures, seed=1)
+    assert {run.path for run in scan([tmp_path]).runs} == {first, second}
+
+
+def test_a_folder_with_runs_is_not_passed_over_for_what_is_put_beside_them(tmp_path):
+    run = stored(tmp_path / "mine")
+    folder_without_runs(tmp_path / "mine")
+    assert [found.path for found in scan([tmp_path]).runs] == [run]
 
 
 def test_the_metrics_of_a_run_that_is_not_finished_are_checked_too(tmp_path):

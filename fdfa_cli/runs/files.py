@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+#: A folder in which a file of this name is holds no runs.
+NO_RUNS = ".noruns"
 #: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them).
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
@@ -38,6 +40,14 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         draft.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def folder_without_runs(folder: Path) -> None:
+    """Make `folder`, with all above it, for what is no run; where it is new, `scan` passes over it."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if new:
+        (folder / NO_RUNS).touch()
 
 
 def remove_drafts(folder: Path) -> None:

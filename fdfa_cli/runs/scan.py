@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fdfa_cli.errors import RunDamaged
+from fdfa_cli.runs.files import NO_RUNS
 from fdfa_cli.runs.record import STATUSES
 from fdfa_cli.runs.run import FILES, Run, no_such_folder
 
@@ -30,8 +31,9 @@ Reader = Callable[[Path, set[str]], Run]
 def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
     """Every run in or under `paths`, each once, however many links lead to it.
 
-    `read` opens one small file a run (and the metrics of those that are not finished). Hidden folders and
-    files beside runs are passed over; an empty folder is one being created. Raises `UsageError` where one
+    `read` opens one small file a run (and the metrics of those that are not finished). Hidden folders, files
+    beside runs and folders made by `folder_without_runs` are passed over, unless they are one of `paths`; an
+    empty folder is one being created. Raises `UsageError` where one
     of `paths` is no folder.
     """
     walk = _Walk(read)
@@ -71,11 +73,14 @@ class _Walk:
     def _look(self, folder: Path, real: str, top: bool) -> Kind:
         try:
             with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
+                found = list(entries)
+                visible = [entry for entry in found if not entry.name.startswith(".")]
                 # Links last, so that a run is shown by its own name.
                 visible.sort(key=lambda entry: (entry.is_symlink(), entry.name))
         except OSError as error:
             return self._report(f"{folder}: {error.strerror}")
+        if not top and any(entry.name == NO_RUNS for entry in found):
+            return "file"
         names = {entry.name for entry in visible}
         if not names.isdisjoint((*FILES, "checkpoint.pt")):
             return self._read(folder, names)
