@@ -8,7 +8,8 @@ The yardsticks are what a user would write: `nn.Module`, autograd, and the recip
 each, so that the machine's drift falls on all of them alike. The first step of a turn is not counted: it
 finds the caches full of another contender's tensors, which no training does; the others are averaged, since
 steps of a rule may differ (one block perturbed in turn). The process keeps freed memory, as `fdfa train`
-does, for all contenders alike. A ratio is the median over turns, divided by the fused yardstick's.
+does, for all contenders alike. A ratio is the median over turns, divided by the fused yardstick's. How long
+the machine's cores take to exchange a number, on which some products depend, is told too (`exchange.py`).
 
 Peak memory is that of a fresh process which takes a few steps, above what it held before the first one
 (parameters, optimizer and activations included).
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import plain
 import torch
+from exchange import exchange
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -217,9 +219,10 @@ def main() -> int:
     for title in ("network", "rule", "ms", "quartiles", "/ torch", "target"):
         table.add_column(title, justify="left" if title in ("network", "rule") else "right")
     results: dict[str, dict[str, dict[str, float]]] = {}
-    missed = []
+    missed, exchanges = [], [exchange()]
     for name in networks:
         seconds = times(TASKS[name], rules)
+        exchanges.append(exchange())
         base = statistics.median(seconds["torch"])
         results[name] = {}
         for rule, values in seconds.items():
@@ -254,7 +257,12 @@ def main() -> int:
     console.print(table)
     print("peak memory fdfa / torch: " + "  ".join(f"{k} {v:.2f}" for k, v in memory.items()))
     print(f"data pipeline: {share:.1%} of torch's mlp step")
-    store(arguments.out, "steps", steps=results, memory=memory, data_share=share)
+    print(
+        "an exchange between cores, before and after each network: "
+        + "  ".join(f"{1e9 * seconds:.0f}" for seconds in exchanges)
+        + " ns"
+    )
+    store(arguments.out, "steps", steps=results, memory=memory, data_share=share, exchanges=exchanges)
     for line in missed:
         print(f"missed: {line}")
     print(
