@@ -21,6 +21,8 @@ from fdfa_cli.train.session import Session
 
 #: Time between two checkpoints over the time that one takes, at least.
 SPARING = 40
+#: Seconds that the first is taken to need.
+GUESS = 0.025
 
 
 class Pace:
@@ -31,7 +33,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._written, self._took = time.monotonic(), 0.0
+        self._written, self._took = time.monotonic(), GUESS
 
     @contextmanager
     def writing(self) -> Iterator[bool]:

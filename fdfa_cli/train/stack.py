@@ -111,7 +111,7 @@ class Stack:
                 crews = self._crews[key]
                 sizes = [crew.size for crew in crews]
                 for crew, *rows in zip(
-                    crews, *(torch.split(grad, sizes) for grad in grads.values()), strict=True
+                    crews, *(grad.split_with_sizes(sizes) for grad in grads.values()), strict=True
                 ):
                     crew.move(dict(zip(grads, rows, strict=True)))
         for name, value in update.state.items():

@@ -7,8 +7,9 @@ into this layout, and every layer keeps it, so that a signal made by a matrix pr
 
 Batches of vectors are (B, N) everywhere; in memory the B values of a unit lie next to each other, as
 `times_transposed` makes them. On a CPU of two cores W xᵀ takes 0.44 ms where x Wᵀ takes 0.51, and Wᵀ dyᵀ 0.45
-where dy W takes 0.60 (800×800, batch 64); in some processes x Wᵀ takes twice as long, which W xᵀ was not seen
-to do. Layers keep this too; a network's input, which is multiplied only, lies as it comes.
+where dy W takes 0.60 (800×800, batch 64); while the cores exchange data slowly x Wᵀ takes up to twice as long
+and W xᵀ does not (docs/benchmarks.md). Layers keep this too; a network's input, multiplied only, lies
+as it comes.
 """
 
 from __future__ import annotations
