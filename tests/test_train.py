@@ -369,3 +369,15 @@ def test_checkpoints_take_a_fortieth_of_the_time_at_most(monkeypatch):
                 written.append(epoch)
                 now[0] += 1 / 16
     assert written == [0, 3, 6, 9, 12]
+
+
+def test_the_first_checkpoint_waits_for_a_second_too(monkeypatch):
+    """Epochs of a quarter of one; before it has been timed, a checkpoint is taken to need a fortieth."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, written = Pace(), []
+    for epoch in range(9):
+        now[0] += 0.25
+        with pace.writing() as wanted:
+            written += [epoch] if wanted else []
+    assert written == [3, 4, 5, 6, 7, 8]  # writing takes no time here
