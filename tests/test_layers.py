@@ -36,7 +36,6 @@ from fdfa_cli.network.layers import (
     Residual,
 )
 from fdfa_cli.network.layers.memory import channels_last, unit_by_unit
-from fdfa_cli.network.layers.products import WIDE, gathered, spread
 from fdfa_cli.network.zoo.parts import ActivationName
 from fdfa_cli.streams import Shape, sample, stream
 
@@ -462,23 +461,6 @@ def test_images_stay_channels_last(case: Case) -> None:
     seen = [y, at.layer.jvp(at.params, saved, at.dx), at.layer.vjp(at.params, saved, at.dy)[1]]
     if not isinstance(at.layer, ModuleLayer):  # its derivatives lie as torch leaves them
         assert all(t.is_contiguous(memory_format=torch.channels_last) for t in seen if t.ndim == 4)
-
-
-@pytest.mark.parametrize("samples", [1, 7, 12, 64])
-@pytest.mark.parametrize("width", [5, WIDE, WIDE + 1, WIDE + 12])
-def test_products_in_pieces_are_the_products(samples: int, width: int) -> None:
-    """Eight pieces, four, two, one; the wide factor by rows or columns in memory, or every other column."""
-    torch.manual_seed(0)
-    e, f = torch.randn(2, samples, 3, dtype=torch.float64)[0], torch.randn(3, 2 * width, dtype=torch.float64)
-    h = torch.randn(samples, 2 * width, dtype=torch.float64)
-    for given in (e, e.mT.contiguous().mT):
-        for wide in (f[:, :width].contiguous(), f[:, ::2], f[:, :width].mT.contiguous().mT):
-            torch.testing.assert_close(spread(given, wide), given @ wide)
-        for wide in (h[:, :width].contiguous(), h[:, ::2], h[:, :width].mT.contiguous().mT):
-            torch.testing.assert_close(gathered(given, wide), given.mT @ wide)
-            assert gathered(given, wide).is_contiguous()
-    both = vmap(gathered)(torch.stack((e, 2 * e)), torch.stack((h, h)))
-    torch.testing.assert_close(both, torch.stack((e.mT @ h, 2 * e.mT @ h)))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.shape) == 1], ids=str)

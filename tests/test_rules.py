@@ -35,6 +35,7 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.products import FEW, MANY, WIDE, gathered, spread
 from fdfa_cli.runs import Run
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
@@ -547,3 +548,30 @@ def test_learns(runs_folder, row):
     reached = accuracy(runs_folder, row.name)
     assert reached > row.floor
     assert (reached > accuracy(runs_folder, "shallow")) is row.beats_shallow
+
+
+@pytest.mark.parametrize("samples", [1, 7, MANY + 1, MANY + 2, MANY + 4, 2 * MANY])
+@pytest.mark.parametrize("width", [5, WIDE, WIDE + 1, WIDE + 12])
+def test_products_in_pieces_are_the_products(samples: int, width: int) -> None:
+    """Eight pieces, four, two, one; the wide factor by rows or columns in memory, or every other column."""
+    torch.manual_seed(0)
+    e, f = torch.randn(2, samples, 3, dtype=torch.float64)[0], torch.randn(3, 2 * width, dtype=torch.float64)
+    h = torch.randn(samples, 2 * width, dtype=torch.float64)
+    for given in (e, e.mT.contiguous().mT):
+        for wide in (f[:, :width].contiguous(), f[:, ::2], f[:, :width].mT.contiguous().mT):
+            torch.testing.assert_close(spread(given, wide), given @ wide)
+        for wide in (h[:, :width].contiguous(), h[:, ::2], h[:, :width].mT.contiguous().mT):
+            torch.testing.assert_close(gathered(given, wide), given.mT @ wide)
+            assert gathered(given, wide).is_contiguous()
+    both = torch.func.vmap(gathered)(torch.stack((e, 2 * e)), torch.stack((h, h)))
+    torch.testing.assert_close(both, torch.stack((e.mT @ h, 2 * e.mT @ h)))
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes", "width"), [(MANY - 1, 3, WIDE), (MANY, FEW + 1, WIDE), (MANY, 3, WIDE - 1)]
+)
+def test_products_stay_whole_where_cutting_does_not_pay(monkeypatch, samples, classes, width):
+    monkeypatch.setattr(torch, "bmm", lambda *_: pytest.fail("cut"))
+    e, f, h = torch.randn(samples, classes), torch.randn(classes, width), torch.randn(samples, width)
+    assert torch.equal(spread(e, f), e @ f)
+    assert torch.equal(gathered(e, h), e.mT.contiguous() @ h)

@@ -27,9 +27,9 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.layers.memory import from_units, times_transposed, units
-from fdfa_cli.network.layers.products import spread
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import Named
+from fdfa_cli.rules.products import spread
 from fdfa_cli.streams import Draw
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule

@@ -32,10 +32,10 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
 from fdfa_cli.network.layers.memory import from_units, units
-from fdfa_cli.network.layers.products import gathered
 from fdfa_cli.network.losses import Batch, one_hot
 from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
 from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks
+from fdfa_cli.rules.products import gathered
 from fdfa_cli.streams import Draw, kaiming
 from fdfa_cli.train.optimizers import Adam, Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule

@@ -16,7 +16,6 @@ from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
 from fdfa_cli.network.layers.memory import cast, times_transposed
-from fdfa_cli.network.layers.products import gathered
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -60,7 +59,7 @@ class Linear(Layer):
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """See `Layer.vjp`."""
-        grads = {self.key("weight"): gathered(dy, saved)}
+        grads = {self.key("weight"): dy.t() @ saved}
         if self.bias:
             grads[self.key("bias")] = dy.sum(0)
         return grads, times_transposed(dy, self._weight(params, dy).t()) if need_dx else None
