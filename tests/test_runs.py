@@ -601,8 +601,11 @@ def test_what_is_damaged_is_named_and_the_rest_is_read(tmp_path, kind, reason):
     assert reason in str(damaged[0])
 
 
-def test_a_folder_made_for_other_things_is_passed_over_until_a_run_is_stored_there(tmp_path):
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_folder_made_for_other_things_is_passed_over_until_a_run_is_stored_there(tmp_path, there_before):
     first, figures = stored(tmp_path), tmp_path / "figures"
+    if there_before:
+        figures.mkdir()
     folder_without_runs(figures)
     (figures / "curve.svg").touch()
     assert ([run.path for run in scan([tmp_path]).runs], scan([tmp_path]).damaged) == ([first], [])

@@ -43,10 +43,9 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
 
 
 def folder_without_runs(folder: Path) -> None:
-    """Make `folder`, with all above it, for what is no run; where it is new, `scan` passes over it."""
-    new = not folder.exists()
+    """Make `folder` for what is no run, with all above it; where it is new or empty, `scan` passes over."""
     folder.mkdir(parents=True, exist_ok=True)
-    if new:
+    if not any(folder.iterdir()):
         (folder / NO_RUNS).touch()
 
 
