@@ -40,7 +40,7 @@ from torch import nn
 from fdfa_cli.data.base import Subset
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.registry import RULES
-from fdfa_cli.runs import folder_without_runs
+from fdfa_cli.runs import foreign_folder
 from fdfa_cli.train.allocator import keep_freed_memory
 from fdfa_cli.train.session import Session
 
@@ -196,7 +196,7 @@ def machine() -> dict[str, object]:
 
 def store(folder: Path, name: str, **figures: object) -> None:
     """Write `figures`, and what they were taken on, to a new file of `folder`."""
-    folder_without_runs(folder)
+    foreign_folder(folder)
     file = folder / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
     file.write_text(json.dumps({"machine": machine(), **figures}, indent=2))
 

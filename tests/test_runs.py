@@ -29,7 +29,7 @@ from fdfa_cli.runs import (
     Run,
     atomic_write,
     by_identity,
-    folder_without_runs,
+    foreign_folder,
     scan,
     summarise,
 )
@@ -602,21 +602,32 @@ def test_what_is_damaged_is_named_and_the_rest_is_read(tmp_path, kind, reason):
 
 
 @pytest.mark.parametrize("there_before", [False, True])
-def test_a_folder_made_for_other_things_is_passed_over_until_a_run_is_stored_there(tmp_path, there_before):
-    first, figures = stored(tmp_path), tmp_path / "figures"
+def test_what_is_no_run_in_a_folder_made_for_such_is_passed_over(tmp_path, there_before):
+    """And no run that comes to lie in it, or beside it, at any depth."""
+    runs, figures = [stored(tmp_path)], tmp_path / "of" / "today"
     if there_before:
-        figures.mkdir()
-    folder_without_runs(figures)
-    (figures / "curve.svg").touch()
-    assert ([run.path for run in scan([tmp_path]).runs], scan([tmp_path]).damaged) == ([first], [])
-    second = stored(figures, seed=1)
-    assert {run.path for run in scan([tmp_path]).runs} == {first, second}
+        figures.mkdir(parents=True)
+    foreign_folder(figures)
+    (figures / "events").mkdir()
+    for file in (figures / "curve.svg", figures / "events" / "1"):
+        file.touch()
+    for folder in (None, figures, figures / "more" / "runs", tmp_path / "of"):
+        if folder is not None:
+            runs.append(stored(folder, seed=len(runs)))
+        found, damaged = scan([tmp_path])
+        assert {run.path for run in found} == set(runs)
+        assert damaged == []
 
 
-def test_a_folder_with_runs_is_not_passed_over_for_what_is_put_beside_them(tmp_path):
+def test_a_folder_that_holds_something_is_not_marked_as_foreign(tmp_path):
+    """What else is in it is as suspicious as before."""
     run = stored(tmp_path / "mine")
-    folder_without_runs(tmp_path / "mine")
-    assert [found.path for found in scan([tmp_path]).runs] == [run]
+    (tmp_path / "mine" / "lost").mkdir()
+    (tmp_path / "mine" / "lost" / "notes.txt").touch()
+    foreign_folder(tmp_path / "mine")
+    found, damaged = scan([tmp_path])
+    assert [run.path for run in found] == [run]
+    assert [str(error) for error in damaged] == [f"{tmp_path}/mine/lost: neither a run nor a folder of runs"]
 
 
 def test_the_metrics_of_a_run_that_is_not_finished_are_checked_too(tmp_path):

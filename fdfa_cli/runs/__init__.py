@@ -11,7 +11,7 @@ its run.json for ever; the lock ends with the process, so such a run is read as 
 Nothing here imports torch.
 """
 
-from fdfa_cli.runs.files import atomic_write, folder_without_runs
+from fdfa_cli.runs.files import atomic_write, foreign_folder
 from fdfa_cli.runs.record import STATUSES, Record, Status, summarise
 from fdfa_cli.runs.run import Run, iter_metrics
 from fdfa_cli.runs.scan import Scan, by_identity, scan
@@ -24,7 +24,7 @@ __all__ = [
     "Status",
     "atomic_write",
     "by_identity",
-    "folder_without_runs",
+    "foreign_folder",
     "iter_metrics",
     "scan",
     "summarise",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fdfa_cli.errors import UsageError
-from fdfa_cli.runs.files import atomic_write, folder_without_runs
+from fdfa_cli.runs.files import atomic_write, foreign_folder
 from fdfa_cli.runs.run import Run
 
 #: What run.json says of the end and the rows of epochs do not.
@@ -85,7 +85,7 @@ def prepare(folder: Path) -> None:
     try:
         import tensorboard  # noqa: F401
 
-        folder_without_runs(folder)
+        foreign_folder(folder)
     except ImportError as error:
         raise UsageError(
             "--tensorboard needs the package tensorboard: pip install 'fdfa-cli[tensorboard]'"

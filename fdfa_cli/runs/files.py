@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-#: A folder in which a file of this name is holds no runs.
-NO_RUNS = ".noruns"
+#: What is no run in a folder with a file of this name is meant to be there.
+FOREIGN = ".foreign"
 #: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them).
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
@@ -42,11 +42,14 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     sync_folder(path.parent)
 
 
-def folder_without_runs(folder: Path) -> None:
-    """Make `folder` for what is no run, with all above it; where it is new or empty, `scan` passes over."""
+def foreign_folder(folder: Path) -> None:
+    """Make `folder`, with all above it, for what is no run, on which `scan` then does not remark.
+
+    One that is there already, and not empty, stays as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
-        (folder / NO_RUNS).touch()
+        (folder / FOREIGN).touch()
 
 
 def remove_drafts(folder: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Self
 
 from fdfa_cli.errors import Diverged, Interrupted, RunDamaged, UsageError, did_you_mean
 from fdfa_cli.runs.files import (
-    NO_RUNS,
     atomic_write,
     dump_json,
     load_json,
@@ -264,7 +263,6 @@ def no_such_folder(path: Path) -> UsageError:
 def _reserve(results: Path, name: str) -> Path:
     """An empty folder of `results` that is nobody else's: `mkdir` fails where there is one already."""
     results.mkdir(parents=True, exist_ok=True)
-    (results / NO_RUNS).unlink(missing_ok=True)
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     while True:
         path = results / next(candidates)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fdfa_cli.errors import RunDamaged
-from fdfa_cli.runs.files import NO_RUNS
+from fdfa_cli.runs.files import FOREIGN
 from fdfa_cli.runs.record import STATUSES
 from fdfa_cli.runs.run import FILES, Run, no_such_folder
 
@@ -32,9 +32,8 @@ def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
     """Every run in or under `paths`, each once, however many links lead to it.
 
     `read` opens one small file a run (and the metrics of those that are not finished). Hidden folders, files
-    beside runs and folders made by `folder_without_runs` are passed over, unless they are one of `paths`; an
-    empty folder is one being created. Raises `UsageError` where one
-    of `paths` is no folder.
+    beside runs and what is no run in a `foreign_folder` are passed over; an empty folder is one being
+    created. Raises `UsageError` where one of `paths` is no folder.
     """
     walk = _Walk(read)
     for path in paths:
@@ -79,12 +78,12 @@ class _Walk:
                 visible.sort(key=lambda entry: (entry.is_symlink(), entry.name))
         except OSError as error:
             return self._report(f"{folder}: {error.strerror}")
-        if not top and any(entry.name == NO_RUNS for entry in found):
-            return "file"
         names = {entry.name for entry in visible}
         if not names.isdisjoint((*FILES, "checkpoint.pt")):
             return self._read(folder, names)
         kinds = {entry.name: self._enter(folder / entry.name, real, entry) for entry in visible}
+        if any(entry.name == FOREIGN for entry in found):
+            return "ours" if "ours" in kinds.values() else "empty"
         if top or "ours" in kinds.values():
             for name, kind in kinds.items():
                 if kind == "foreign":

@@ -10,7 +10,7 @@ from fdfa_cli.errors import UsageError
 from fdfa_cli.report.plots.base import DoesNotApply, Plot
 from fdfa_cli.report.plots.material import Material
 from fdfa_cli.report.plots.style import house_style
-from fdfa_cli.runs import atomic_write, folder_without_runs
+from fdfa_cli.runs import atomic_write, foreign_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def save(material: Material, folder: Path, plots: tuple[Plot, ...]) -> list[str]
     """
     lines = []
     try:
-        folder_without_runs(folder)
+        foreign_folder(folder)
         for plot in plots:
             files = {format: folder / f"{plot.name}.{format}" for format in FORMATS}
             try:
