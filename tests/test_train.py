@@ -357,27 +357,23 @@ def test_device_that_is_not_there(monkeypatch, wanted, there):
 # --- how often checkpoints are written ---------------------------------------------------------------------
 
 
-def test_checkpoints_take_a_fortieth_of_the_time_at_most(monkeypatch):
-    """An epoch takes a second and a checkpoint a sixteenth: so one is due 2.5 seconds after the last."""
+@pytest.mark.parametrize(
+    ("epoch_seconds", "checkpoint_seconds", "expected"),
+    [
+        pytest.param(1, 1 / 16, [0, 3, 6, 9, 12], id="due 2.5 seconds after the last"),
+        pytest.param(1 / 4, 1 / 16, [3, 13], id="due after the first second, being taken to need a fortieth"),
+    ],
+)
+def test_checkpoints_take_a_fortieth_of_the_time_at_most(
+    monkeypatch, epoch_seconds, checkpoint_seconds, expected
+):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     pace, written = Pace(), []
-    for epoch in range(13):
-        now[0] += 1.0
+    for epoch in range(14):
+        now[0] += epoch_seconds
         with pace.writing() as wanted:
             if wanted:
                 written.append(epoch)
-                now[0] += 1 / 16
-    assert written == [0, 3, 6, 9, 12]
-
-
-def test_the_first_checkpoint_waits_for_a_second_too(monkeypatch):
-    """Epochs of a quarter of one; before it has been timed, a checkpoint is taken to need a fortieth."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace, written = Pace(), []
-    for epoch in range(9):
-        now[0] += 0.25
-        with pace.writing() as wanted:
-            written += [epoch] if wanted else []
-    assert written == [3, 4, 5, 6, 7, 8]  # writing takes no time here
+                now[0] += checkpoint_seconds
+    assert written == expected
