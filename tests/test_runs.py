@@ -619,6 +619,16 @@ def test_what_is_no_run_in_a_folder_made_for_such_is_passed_over(tmp_path, there
         assert damaged == []
 
 
+def test_a_folder_made_for_other_things_that_holds_runs_makes_its_neighbours_suspicious(tmp_path):
+    foreign_folder(tmp_path / "of" / "figures")
+    stored(tmp_path / "of" / "figures")
+    (tmp_path / "of" / "lost").mkdir()
+    (tmp_path / "of" / "lost" / "notes.txt").touch()
+    assert [str(error) for error in scan([tmp_path]).damaged] == [
+        f"{tmp_path}/of/lost: neither a run nor a folder of runs"
+    ]
+
+
 def test_a_folder_that_holds_something_is_not_marked_as_foreign(tmp_path):
     """What else is in it is as suspicious as before."""
     run = stored(tmp_path / "mine")
