@@ -9,7 +9,6 @@ slowed by it (two that multiply 64×10 by 10×11760: 0.2 and 0.9 ms), those that
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import statistics
@@ -59,10 +58,10 @@ def exchanges() -> list[float]:
     return seconds[SETTLING:]
 
 
-def exchange() -> float:
-    """Seconds of an exchange, measured by processes that have not loaded torch; NaN on a single core."""
+def exchange() -> float | None:
+    """Seconds of an exchange, measured by processes that have not loaded torch; None on a single core."""
     if len(os.sched_getaffinity(0)) < 2:
-        return math.nan
+        return None
     command = [sys.executable, __file__]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT)
     return float(done.stdout) / 1e9

@@ -259,7 +259,7 @@ def main() -> int:
     print(f"data pipeline: {share:.1%} of torch's mlp step")
     print(
         "an exchange between cores, before and after each network: "
-        + "  ".join(f"{1e9 * seconds:.0f}" for seconds in exchanges)
+        + "  ".join("–" if seconds is None else f"{1e9 * seconds:.0f}" for seconds in exchanges)
         + " ns"
     )
     store(arguments.out, "steps", steps=results, memory=memory, data_share=share, exchanges=exchanges)
