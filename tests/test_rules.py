@@ -555,8 +555,7 @@ def test_learns(runs_folder, row):
 def test_products_in_pieces_are_the_products(samples: int, width: int) -> None:
     """Eight pieces, four, two, one; the wide factor by rows or columns in memory, or every other column."""
     torch.manual_seed(0)
-    e, f = torch.randn(2, samples, 3, dtype=torch.float64)[0], torch.randn(3, 2 * width, dtype=torch.float64)
-    h = torch.randn(samples, 2 * width, dtype=torch.float64)
+    e, f, h = (torch.randn(shape).double() for shape in ((samples, 3), (3, 2 * width), (samples, 2 * width)))
     for given in (e, e.mT.contiguous().mT):
         for wide in (f[:, :width].contiguous(), f[:, ::2], f[:, :width].mT.contiguous().mT):
             torch.testing.assert_close(spread(given, wide), given @ wide)
