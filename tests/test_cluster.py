@@ -81,20 +81,40 @@ def two_nodes(tmp_path, alone) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 RULE = '''\
+import time
+from pathlib import Path
 from typing import ClassVar, Literal
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.direct import DirectFeedback
 
 @RULES.register
 class Halved(DirectFeedback):
-    """Direct feedback of half the error."""
+    """Direct feedback of half the error; slow as long as there is a certain file."""
 
     name: Literal["halved"] = "halved"
     source: ClassVar[str] = "a test"
 
     def message(self, error):
+        if Path({slow!r}).exists():
+            time.sleep(0.01)
         return error / 2
 '''
+
+
+@pytest.fixture
+def slow(tmp_path) -> Path:
+    """A file; as long as it exists, trainings by the rule of `plugin` take their time."""
+    file = tmp_path / "slow"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def plugin(tmp_path, slow) -> Path:
+    """A file that registers the rule `halved`."""
+    file = tmp_path / "halved.py"
+    file.write_text(RULE.format(slow=str(slow)))
+    return file
 
 
 def pictures(folder: Path) -> None:
@@ -112,12 +132,12 @@ def pictures(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_node_that_is_killed_loses_no_trial_and_trains_none_twice(tmp_path, two_nodes, monkeypatch):
+def test_a_node_that_is_killed_loses_no_trial_and_trains_none_twice(
+    tmp_path, two_nodes, plugin, slow, monkeypatch
+):
     cluster, address = two_nodes
     monkeypatch.setenv("FDFA_DATA", str(tmp_path / "data"))
     pictures(tmp_path / "data")  # which the nodes have not: they are sent them
-    plugin = tmp_path / "halved.py"
-    plugin.write_text(RULE)
     base = (
         "data: {name: image_folder, folder: small, size: 8, channels: 1, validation: 0.2}\n"
         "network: {name: mlp, hidden: [32]}\nrule: halved\noptimizer: {name: sgd, lr: 0.1}\n"
@@ -137,6 +157,7 @@ def test_a_node_that_is_killed_loses_no_trial_and_trains_none_twice(tmp_path, tw
     until(lambda: len(training(results)) == 2, driver)
     cluster.stdin.write("kill\n")
     cluster.stdin.flush()
+    slow.unlink()
     out, error = driver.communicate(timeout=HANGS)
     assert (driver.returncode, "6 completed" in out) == (0, True), out + error
     content = store(results)  # which asserts that none was trained twice
@@ -156,22 +177,25 @@ def training(results: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alone):
+def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alone, plugin, slow):
     # The first rung is long, the rest short: interrupted in the first, it goes on from rung to rung.
-    section = PRUNED.replace("rule: median", "rule: median, first: 800").replace("trials: 7", "trials: 4")
-    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 803"))
+    section = PRUNED.replace("rule: median", "rule: median, first: 80").replace("trials: 7", "trials: 4")
+    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 83").replace("bp", "halved"))
     results = tmp_path / "results"
-    code, error = stopped(signal.SIGINT, file, results, "ray", 0)
+    code, error = stopped(signal.SIGINT, file, results, "ray", 0, "--plugin", str(plugin))
+    slow.unlink()
     assert code == 130, error
     assert error.endswith("fdfa: interrupted; what is done is stored: the same command goes on\n")
     runs = scan([results]).runs
     assert {run.status for run in runs} == {"interrupted"}
-    assert any(run.record.summary["epochs"] < 800 for run in runs)
+    assert any(run.record.summary["epochs"] < 80 for run in runs)
     assert all(run.checkpoint.exists() for run in runs)
-    command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results)]
-    done = subprocess.run([*command, "--engine", "ray"], capture_output=True, text=True, timeout=HANGS)
+    command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--plugin", str(plugin)]
+    again = [*command, "--results", str(results), "--engine", "ray"]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
-    assert store(results) == swept(file, tmp_path / "whole", "--engine", "serial")[1]
+    whole = swept(file, tmp_path / "whole", "--engine", "serial", "--plugin", str(plugin))[1]
+    assert store(results) == whole
 
 
 @pytest.mark.slow

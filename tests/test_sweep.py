@@ -371,7 +371,9 @@ def test_interrupted_after_any_trial_it_ends_as_if_never_stopped(section, base, 
         assert store(folder) == whole
 
 
-def stopped(number: signal.Signals, file: Path, results: Path, engine: str, lines: int) -> tuple[int, str]:
+def stopped(
+    number: signal.Signals, file: Path, results: Path, engine: str, lines: int, *arguments: str
+) -> tuple[int, str]:
     """Start a sweep in a process group of its own, and signal it once it has reported so many trials.
 
     Ctrl-C goes to the whole group, as from a terminal. Returns the exit code and the rest of stderr.
@@ -379,7 +381,7 @@ def stopped(number: signal.Signals, file: Path, results: Path, engine: str, line
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results)]
     process = subprocess.Popen(
-        [*command, "--engine", engine, "--jobs", "2"],
+        [*command, "--engine", engine, "--jobs", "2", *arguments],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

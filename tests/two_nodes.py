@@ -6,6 +6,7 @@ one core, and the data root ``node<i>`` of the folder given as argument.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ STORE = 80 * 2**20  # bytes of shared memory a node
 
 def main(folder: Path) -> None:
     sockets = tempfile.mkdtemp(prefix="fdfa-ray-", dir="/tmp")  # whose names may not be long
+    os.environ["RAY_TMPDIR"] = sockets  # for the cluster's address, too, which Ray else writes to /tmp/ray
     cluster = Cluster()
     try:
         nodes = [
@@ -26,7 +28,6 @@ def main(folder: Path) -> None:
                 include_dashboard=False,
                 object_store_memory=STORE,
                 env_vars={"FDFA_DATA": str(folder / f"node{i}"), "TMPDIR": sockets},
-                **({"temp_dir": sockets} if i == 0 else {}),
             )
             for i in range(2)
         ]
