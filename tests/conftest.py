@@ -30,3 +30,40 @@ def data_root(request: pytest.FixtureRequest) -> Path:
             if DATA.get(name).status(root).state != "present":
                 pytest.skip(f"{name} is not in {root}: `fdfa data fetch {name}`")
     return root
+
+
+RULE = '''\
+import time
+from pathlib import Path
+from typing import ClassVar, Literal
+from fdfa_cli.registry import RULES
+from fdfa_cli.rules.direct import DirectFeedback
+
+@RULES.register
+class Halved(DirectFeedback):
+    """Direct feedback of half the error; slow as long as there is a certain file."""
+
+    name: Literal["halved"] = "halved"
+    source: ClassVar[str] = "a test"
+
+    def message(self, error):
+        if Path({slow!r}).exists():
+            time.sleep(0.01)
+        return error / 2
+'''
+
+
+@pytest.fixture
+def slow(tmp_path) -> Path:
+    """A file; as long as it exists, trainings by the rule of `plugin` take their time."""
+    file = tmp_path / "slow"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def plugin(tmp_path, slow) -> Path:
+    """A file that registers the rule `halved`."""
+    file = tmp_path / "halved.py"
+    file.write_text(RULE.format(slow=str(slow)))
+    return file

@@ -80,43 +80,6 @@ def two_nodes(tmp_path, alone) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.wait()
 
 
-RULE = '''\
-import time
-from pathlib import Path
-from typing import ClassVar, Literal
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.direct import DirectFeedback
-
-@RULES.register
-class Halved(DirectFeedback):
-    """Direct feedback of half the error; slow as long as there is a certain file."""
-
-    name: Literal["halved"] = "halved"
-    source: ClassVar[str] = "a test"
-
-    def message(self, error):
-        if Path({slow!r}).exists():
-            time.sleep(0.01)
-        return error / 2
-'''
-
-
-@pytest.fixture
-def slow(tmp_path) -> Path:
-    """A file; as long as it exists, trainings by the rule of `plugin` take their time."""
-    file = tmp_path / "slow"
-    file.touch()
-    return file
-
-
-@pytest.fixture
-def plugin(tmp_path, slow) -> Path:
-    """A file that registers the rule `halved`."""
-    file = tmp_path / "halved.py"
-    file.write_text(RULE.format(slow=str(slow)))
-    return file
-
-
 def pictures(folder: Path) -> None:
     """A small data set of files: the first of the bundled digits as images, a folder a class."""
     import torch

@@ -24,7 +24,7 @@ def written(results: Path) -> int:
     return sum(file.stat().st_size for file in results.glob("*/2*/metrics.jsonl"))
 
 
-def killed(file: Path, results: Path, engine: str, chance: random.Random) -> bool:
+def killed(file: Path, plugin: Path, results: Path, engine: str, chance: random.Random) -> bool:
     """Start the sweep and kill it: while it starts, or some time after it has trained an epoch.
 
     The driver alone, whose workers must notice, or all at once. False where it was done before that.
@@ -32,7 +32,7 @@ def killed(file: Path, results: Path, engine: str, chance: random.Random) -> boo
     before, delay, alone = written(results), chance.uniform(-0.2, 0.8), chance.random() < 0.5
     command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(results)]
     process = subprocess.Popen(
-        [*command, "--engine", engine, "--jobs", "2"],
+        [*command, "--plugin", str(plugin), "--engine", engine, "--jobs", "2"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -56,12 +56,14 @@ def killed(file: Path, results: Path, engine: str, chance: random.Random) -> boo
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_it_ends_as_if_never_stopped(tmp_path):
+def test_killed_at_ten_random_moments_it_ends_as_if_never_stopped(tmp_path, plugin, slow):
     section = "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.01, 0.1]}}\n"
-    file = recipe(tmp_path, section, BASE.replace("epochs: 2", "epochs: 400"))
-    chance, results = random.Random(SEED), tmp_path / "killed"
-    kills = [killed(file, results, ("serial", "processes")[i % 2], chance) for i in range(KILLS)]
+    base = BASE.replace("epochs: 2", "epochs: 400").replace("bp", "halved")
+    file, chance, results = recipe(tmp_path, section, base), random.Random(SEED), tmp_path / "killed"
+    kills = [killed(file, plugin, results, ("serial", "processes")[i % 2], chance) for i in range(KILLS)]
     assert all(kills), "it was done before the last kill: nothing is tested"
-    code, content = swept(file, results, "--engine", "serial")
+    slow.unlink()
+    arguments = "--engine", "serial", "--plugin", str(plugin)
+    code, content = swept(file, results, *arguments)
     assert code == 0
-    assert content == swept(file, tmp_path / "whole", "--engine", "serial")[1]
+    assert content == swept(file, tmp_path / "whole", *arguments)[1]
