@@ -34,9 +34,7 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules import products
 from fdfa_cli.rules.base import Rule, Update
-from fdfa_cli.rules.products import FEW, MANY, WIDE, gathered, spread
 from fdfa_cli.runs import Run
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
@@ -549,43 +547,3 @@ def test_learns(runs_folder, row):
     reached = accuracy(runs_folder, row.name)
     assert reached > row.floor
     assert (reached > accuracy(runs_folder, "shallow")) is row.beats_shallow
-
-
-@pytest.fixture
-def cuts(monkeypatch) -> list[int]:
-    """Into how many pieces each product that is cut was cut."""
-    found, bmm = [], torch.bmm
-    # On what stands for torch there, which keeps what it has found.
-    monkeypatch.setattr(products.torch, "bmm", lambda a, b: found.append(len(a)) or bmm(a, b))
-    return found
-
-
-@pytest.mark.parametrize(
-    ("samples", "by_samples"), [(MANY, 8), (MANY + 4, 4), (MANY + 2, 2), (MANY + 1, 1), (MANY // 2, 1)]
-)
-@pytest.mark.parametrize(("width", "by_units"), [(WIDE, 8), (WIDE + 12, 4), (WIDE + 1, 1), (WIDE // 2, 1)])
-@pytest.mark.parametrize("classes", [3, FEW, 2 * FEW])
-def test_products_are_cut_where_it_pays_and_come_to_the_same(
-    cuts, samples, by_samples, width, by_units, classes
-):
-    """The wide factor by rows or by columns in memory, or every other column."""
-    torch.manual_seed(0)
-    shapes = (samples, classes), (classes, 2 * width), (samples, 2 * width)
-    e, f, h = (torch.randn(shape).double() for shape in shapes)
-    if classes > FEW or samples < MANY or width < WIDE:
-        by_samples = by_units = 1
-    for given in (e, e.mT.contiguous().mT):
-        for function, wide, expected, pieces in (
-            (spread, f, lambda wide: e @ wide, by_samples),
-            (gathered, h, lambda wide: e.mT @ wide, by_units),
-        ):
-            for seen in (wide[:, :width].contiguous(), wide[:, ::2], wide[:, :width].mT.contiguous().mT):
-                cuts.clear()
-                product = function(given, seen)
-                torch.testing.assert_close(product, expected(seen))
-                assert product.is_contiguous()
-                assert cuts == ([pieces] if pieces > 1 else [])
-    cuts.clear()
-    both = torch.func.vmap(gathered)(torch.stack((e, 2 * e)), torch.stack((h, h)))
-    torch.testing.assert_close(both, torch.stack((e.mT @ h, 2 * e.mT @ h)))
-    assert cuts == []

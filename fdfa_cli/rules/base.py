@@ -26,10 +26,10 @@ from fdfa_cli.errors import Unsupported
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.layers.memory import from_units, times_transposed, units
+from fdfa_cli.network.layers.memory import from_units, units
+from fdfa_cli.network.layers.products import inner, times_transposed
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import Named
-from fdfa_cli.rules.products import spread
 from fdfa_cli.streams import Draw
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule
@@ -146,4 +146,9 @@ def feedback_signal(error: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor
     """G_l = E F_l for E (B×C) and F_l (C×N_l), both with their units in the shape of block l's output."""
     if feedback.ndim == 2:
         return times_transposed(error.to(feedback.dtype), feedback.t())
-    return from_units(spread(error.to(feedback.dtype), units(feedback)), tuple(feedback.shape[1:]))
+    return from_units(inner(error.to(feedback.dtype), units(feedback).t()), tuple(feedback.shape[1:]))
+
+
+def gathered(e: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """Eᵀ H_l (C×N_l) for E (B×C) and H_l (B×N_l), both with their units in the shape of block l's output."""
+    return from_units(inner(e.t().contiguous(), units(h).t()), tuple(h.shape[1:]))

@@ -31,11 +31,9 @@ from pydantic import Field
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.layers.memory import from_units, units
 from fdfa_cli.network.losses import Batch, one_hot
 from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
-from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks
-from fdfa_cli.rules.products import gathered
+from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks, gathered
 from fdfa_cli.streams import Draw, kaiming
 from fdfa_cli.train.optimizers import Adam, Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
@@ -153,8 +151,7 @@ class DirectKolenPollack(DirectFeedback):
             feedback = state[feedback_name(l)]
             signal = feedback_signal(error, feedback)
             grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
-            growth = gathered(error, units(outputs.pop(0)).to(feedback.dtype))
-            state_grads[feedback_name(l)] = from_units(growth, network.block_shapes[l])
+            state_grads[feedback_name(l)] = gathered(error, outputs.pop(0).to(feedback.dtype))
         return Update(grads, loss, logits, state_grads)
 
 

@@ -37,12 +37,11 @@ from pydantic import Field
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.layers.memory import channels_last, from_units, units
+from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
-from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal
+from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, gathered
 from fdfa_cli.rules.closed_form import as_linear, forward_pass, jacobians, samples_are_independent
-from fdfa_cli.rules.products import gathered
 from fdfa_cli.streams import Draw, Shape
 from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
@@ -153,7 +152,7 @@ class PerturbedForward(Rule):
             if name not in perturbations:
                 continue
             v = perturbations[name]
-            jacobians[name] = from_units(gathered(share, units(v)), tuple(v.shape[1:]))
+            jacobians[name] = gathered(share, v)
             if sides[l] > 1:  # a patch's sum was estimated; each of its positions receives the mean
                 jacobians[name] /= _positions(net.block_shapes[l], sides[l], v.device)
         return Update(grads, loss, logits), jacobians

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
-from fdfa_cli.network.layers.memory import cast, times_transposed
+from fdfa_cli.network.layers.memory import cast
+from fdfa_cli.network.layers.products import inner, times_transposed
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -59,7 +60,7 @@ class Linear(Layer):
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """See `Layer.vjp`."""
-        grads = {self.key("weight"): dy.t() @ saved}
+        grads = {self.key("weight"): inner(dy.t(), saved.t())}
         if self.bias:
             grads[self.key("bias")] = dy.sum(0)
         return grads, times_transposed(dy, self._weight(params, dy).t()) if need_dx else None

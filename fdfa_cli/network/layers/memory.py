@@ -14,7 +14,7 @@ as it comes.
 
 from __future__ import annotations
 
-from fdfa_cli.lazy import F, torch
+from fdfa_cli.lazy import torch
 from fdfa_cli.streams import Shape
 
 
@@ -38,11 +38,6 @@ def unit_by_unit(t: torch.Tensor) -> torch.Tensor:
 def laid_out(t: torch.Tensor) -> torch.Tensor:
     """A batch of images or vectors as the layers lay it out."""
     return unit_by_unit(channels_last(t))
-
-
-def times_transposed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """X Wᵀ (B×N) for vectors X (B×M) and W (N×M), unit by unit: computed as W Xᵀ."""
-    return F.linear(weight, x).t()
 
 
 def cast(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
