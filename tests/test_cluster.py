@@ -120,6 +120,8 @@ def test_a_node_that_is_killed_loses_no_trial_and_trains_none_twice(
     until(lambda: len(training(results)) == 2, driver)
     cluster.stdin.write("kill\n")
     cluster.stdin.flush()
+    assert cluster.stdout is not None
+    assert cluster.stdout.readline() == "killed\n"
     slow.unlink()
     out, error = driver.communicate(timeout=HANGS)
     assert (driver.returncode, "6 completed" in out) == (0, True), out + error

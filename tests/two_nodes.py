@@ -1,7 +1,7 @@
 """A Ray cluster of two nodes on the loopback interface, as a program: for tests, which must survive it.
 
-Prints its address; kills its second node at the line ``kill`` on stdin, and ends with stdin. Each node has
-one core, and the data root ``node<i>`` of the folder given as argument.
+Prints its address; kills its second node at the line ``kill`` on stdin, says so, and ends with stdin. Each
+node has one core, and the data root ``node<i>`` of the folder given as argument.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main(folder: Path) -> None:
         for line in sys.stdin:
             if line.strip() == "kill":
                 cluster.remove_node(nodes[1], allow_graceful=False)
+                print("killed", flush=True)
     finally:
         cluster.shutdown()
         shutil.rmtree(sockets, ignore_errors=True)
