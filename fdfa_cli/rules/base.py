@@ -151,4 +151,5 @@ def feedback_signal(error: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor
 
 def gathered(e: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     """Eᵀ H_l (C×N_l) for E (B×C) and H_l (B×N_l), both with their units in the shape of block l's output."""
-    return from_units(inner(e.t().contiguous(), units(h).t()), tuple(h.shape[1:]))
+    rows = e.t().contiguous()  # contiguous: two thirds of the time
+    return from_units(inner(rows, units(h).t()), tuple(h.shape[1:]))
