@@ -114,14 +114,21 @@ def sample(draws: Mapping[str, Draw], generator: torch.Generator) -> dict[str, t
 
 
 def sample_rows(
-    draws: Sequence[Mapping[str, Draw]], generators: Sequence[torch.Generator]
+    draws: Sequence[Mapping[str, Draw]],
+    generators: Sequence[torch.Generator],
+    shares: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """`sample` of several trials, each from its own stream, in the rows of one tensor a draw (K×shape)."""
+    """`sample` of several trials, each from its own stream, in the rows of one tensor a draw (K×shape).
+
+    With `shares` (K, int64), row k of the result is what trial number `shares[k]` drew.
+    """
     stacked = {name: draw.empty(generators[0].device, rows=(len(draws),)) for name, draw in draws[0].items()}
     rows = {name: values.unbind() for name, values in stacked.items()}
     for k, (mine, generator) in enumerate(zip(draws, generators, strict=True)):
         for name, draw in mine.items():
             draw.fill(rows[name][k], generator)
+    if shares is not None:
+        stacked = {name: values.index_select(0, shares) for name, values in stacked.items()}
     return {name: draw.seen(stacked[name]) for name, draw in draws[0].items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fdfa_cli.registry import RULES
 from fdfa_cli.rules.backprop import Backprop
 from fdfa_cli.rules.base import Update
 from fdfa_cli.runs import Run
+from fdfa_cli.streams import Draw
 from fdfa_cli.sweep.engines import Job, Outcome, batched, choose
 from fdfa_cli.sweep.engines.batched import LARGEST, Batched
 from fdfa_cli.sweep.engines.processes import Processes
@@ -190,6 +192,63 @@ def test_a_stack_takes_over_and_hands_back_in_the_middle():
     advance(moved[2], splits.train, 4)
     for steps, one, other in zip((5, 8, 12), alone, moved, strict=True):
         advance(one, splits.train, steps)
+        assert_same(one, other)
+
+
+AUGMENTED = "data={name: digits, augment: [flip, crop], limit: 300}"
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_trials_of_one_seed_share_draws_and_come_to_what_each_comes_to_alone(rule):
+    """Two of seed 0 that differ in what moves them, one with other options of its rule too, and seeds 1, 0.
+
+    Every stream: order, augmentation, dropout, perturbations. Then the stack loses the one that drew.
+    """
+    base = recipe(MLP, AUGMENTED, f"rule={rule}", "optimizer={name: sgd, lr: 0.002, momentum: 0.9}")
+    slower = base.model_copy(update={"optimizer": base.optimizer.model_copy(update={"lr": 0.001})})
+    recipes = [base, slower, varied(base, 0.8, 0), varied(base, 1.0, 1), slower]
+    alone, splits = sessions(recipes)
+    together, _ = sessions(recipes)
+    advance(Stack(together), splits.train, 3)
+    advance(Stack(together[1:]), splits.train, 3)
+    for k, (one, other) in enumerate(zip(alone, together, strict=True)):
+        advance(one, splits.train, 6 if k else 3)
+        assert_same(one, other, 0.02)
+
+
+def test_what_trials_of_one_seed_share_is_drawn_once(monkeypatch):
+    asked: list[torch.Generator] = []
+    fill = Draw.fill
+    monkeypatch.setattr(Draw, "fill", lambda *given: asked.append(given[2]) or fill(*given))
+    recipes = [recipe("rule=fdfa", f"optimizer.lr={lr}", seed=seed) for lr in (1e-3, 2e-3) for seed in (0, 1)]
+    together, splits = sessions(recipes)
+    asked.clear()
+    advance(Stack(together), splits.train, 1)
+    perturbations = len(together[0].network.blocks)
+    drawing = [session.streams["perturbation"] for session in together[:2]]
+    assert asked == [generator for generator in drawing for _ in range(perturbations)]
+
+
+class Jittered(Backprop):
+    """Backprop on noisy inputs: what it draws depends on an option in which a stack's trials may differ."""
+
+    noise: float
+
+    def perturbations(self, network, batch_size, step):
+        return {"x": Draw((batch_size, *network.shape), "gaussian", self.noise)}
+
+    def step(self, network, params, state, batch, perturbations):
+        return super().step(network, params, state, replace(batch, x=batch.x + perturbations["x"]), {})
+
+
+def test_trials_whose_rules_draw_differently_share_nothing():
+    base = recipe("optimizer={name: sgd, lr: 0.01}")
+    recipes = [base.model_copy(update={"rule": Jittered(noise=noise)}) for noise in (0.1, 3.0)]
+    alone, splits = sessions(recipes)
+    together, _ = sessions(recipes)
+    advance(Stack(together), splits.train, 3)
+    for one, other in zip(alone, together, strict=True):
+        advance(one, splits.train, 3)
         assert_same(one, other)
 
 

@@ -157,6 +157,17 @@ def test_rows_are_what_each_trial_draws_alone(law: str, layout: str, shape: tupl
             assert value.stride(innermost) == 1
 
 
+@pytest.mark.parametrize("layout", ["plain", "images", "batch"])
+@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (5, 7)])
+def test_trials_that_share_a_draw_get_it_as_it_lies(layout: str, shape: tuple[int, ...]) -> None:
+    draws = [{"a": Draw(shape, "gaussian", layout=layout)}] * 2
+    own = sample_rows(draws, [stream(k, "v") for k in range(2)])["a"]
+    shares = [1, 0, 0, 1, 1]
+    dealt = sample_rows(draws, [stream(k, "v") for k in range(2)], torch.tensor(shares))["a"]
+    assert torch.equal(dealt, own[shares])
+    assert dealt[0].stride() == own[0].stride()
+
+
 def test_given_values_are_stacked() -> None:
     values = [torch.tensor([k, 2 * k]) for k in range(3)]
     rows = sample_rows([{"a": Draw.given(v)} for v in values], [stream(k, "v") for k in range(3)])

@@ -57,6 +57,36 @@ class Stack:
         )
         self._begin_epoch()
 
+    # --- who draws -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _distinct(self) -> list[Rule]:
+        """The rules, each once."""
+        return [rule for i, rule in enumerate(self._rules) if rule not in self._rules[:i]]
+
+    @cached_property
+    def _kinds(self) -> list[int]:
+        """Each session's rule, as its index among the distinct ones."""
+        return [self._distinct.index(rule) for rule in self._rules]
+
+    @cached_property
+    def _first_alike(self) -> list[int]:
+        """Of each session, the first of the same seed and rule."""
+        alike = [(s.recipe.training.seed, kind) for s, kind in zip(self.sessions, self._kinds, strict=True)]
+        return [alike.index(one) for one in alike]
+
+    @cached_property
+    def _drawing(self) -> list[int]:
+        """The sessions that draw."""
+        return sorted(set(self._first_alike))
+
+    @cached_property
+    def _shares(self) -> torch.Tensor | None:
+        """Whose draws each session gets, as its number among those that draw; None where all do."""
+        if len(self._drawing) == len(self.sessions):
+            return None
+        return torch.tensor([self._drawing.index(k) for k in self._first_alike], device=self.device)
+
     # --- the clock -----------------------------------------------------------------------------------
 
     @property
@@ -72,7 +102,7 @@ class Stack:
     def _begin_epoch(self) -> None:
         """Take over the orders and the sums of the epoch that the sessions are in."""
         self._epoch = self._first.epoch
-        self._orders = torch.stack([s.order for s in self.sessions])
+        self._orders = torch.stack([self.sessions[k].order for k in self._drawing])
         self.loss_sum = torch.stack([s.loss_sum for s in self.sessions])
         self.correct = torch.stack([s.correct for s in self.sessions])
         for k, session in enumerate(self.sessions):
@@ -87,10 +117,10 @@ class Stack:
         first = self._first
         rows = self._orders[:, first.position * first.batch_size :][:, : first.batch_size]
         size = rows.shape[1]
-        uniforms = [data.draw(size, s.streams["augmentation"]) for s in self.sessions]
+        uniforms = [data.draw(size, generator) for generator in self._streams("augmentation")]
         given = [u for u in uniforms if u is not None]
-        x = data.assemble(rows, torch.stack(given) if given else None)
-        labels = data.labels[rows]
+        x = self._dealt(data.assemble(rows, torch.stack(given) if given else None))
+        labels = self._dealt(data.labels[rows])
         noise = self._drawn("dropout", lambda rule: first.noise(size))
         perturbations = self._drawn(
             "perturbation", lambda rule: rule.perturbations(self.network, size, first.taken)
@@ -118,19 +148,17 @@ class Stack:
             self.state[name].copy_(value)
 
     def _drawn(self, purpose: str, draws: Callable[[Rule], Mapping[str, Draw]]) -> dict[str, torch.Tensor]:
-        """What every session draws for a step, stacked; `draws` is asked once for each distinct rule."""
+        """What every session gets for a step, stacked; `draws` is asked once for each distinct rule."""
         known = [draws(rule) for rule in self._distinct]
-        return sample_rows([known[i] for i in self._kinds], [s.streams[purpose] for s in self.sessions])
+        drawing = [known[self._kinds[k]] for k in self._drawing]
+        return sample_rows(drawing, self._streams(purpose), self._shares)
 
-    @cached_property
-    def _distinct(self) -> list[Rule]:
-        """The rules, each once."""
-        return [rule for i, rule in enumerate(self._rules) if rule not in self._rules[:i]]
+    def _streams(self, purpose: str) -> list[torch.Generator]:
+        return [self.sessions[k].streams[purpose] for k in self._drawing]
 
-    @cached_property
-    def _kinds(self) -> list[int]:
-        """Each session's rule, as its index among the distinct ones."""
-        return [self._distinct.index(rule) for rule in self._rules]
+    def _dealt(self, drawn: torch.Tensor) -> torch.Tensor:
+        """A row for each session of what was made for those that draw."""
+        return drawn if self._shares is None else drawn.index_select(0, self._shares)
 
     # --- evaluation ----------------------------------------------------------------------------------
 
@@ -142,9 +170,14 @@ class Stack:
     # --- sessions and optimizers ---------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Make every session whole."""
+        """Make every session whole: let it count its steps, and move its streams if another drew for it."""
         for crew in itertools.chain.from_iterable(self._crews.values()):
             crew.settle()
+        for session, k in zip(self.sessions, self._first_alike, strict=True):
+            first = self.sessions[k]
+            if session is not first:
+                for purpose, generator in session.streams.items():
+                    generator.set_state(first.streams[purpose].get_state())
 
     def _crews_of(self, key: str) -> list[_Crew]:
         """A crew of each run of neighbours with the same settings."""
