@@ -9,7 +9,7 @@ import torch
 from torch.func import vmap
 
 from fdfa_cli.network.layers import products
-from fdfa_cli.network.layers.products import LARGE, inner, times_transposed
+from fdfa_cli.network.layers.products import LARGE, LARGE_BESIDE_FEW, inner, times_transposed
 
 M, K, N = 128, 512, 64  # whose product is as large as it must be
 assert M * K * N == LARGE
@@ -53,6 +53,20 @@ def test_a_product_is_the_same_by_either(by_onednn, a, b, count):
     expected = {("rows", N): (M, K, N), ("rows", 4 * N): (M, K, 4 * N)}
     by_exchange = [(N, K, M)] if count == N else []
     assert by_onednn == ([expected[a, count]] if a == "rows" else by_exchange)
+
+
+@needs_onednn
+@pytest.mark.parametrize("a", LAYOUTS)
+@pytest.mark.parametrize("b", LAYOUTS)
+def test_few_numbers_beside_many_are_large_sooner(by_onednn, a, b):
+    """An error of 64 samples and 8 classes, however it lies, and feedback to as many units as it takes."""
+    units = LARGE_BESIDE_FEW // (64 * 8)
+    one, other = LAYOUTS[a](rows(64, 8)), LAYOUTS[b](rows(units, 8))
+    found = inner(one, other)
+    torch.testing.assert_close(found, (one.double() @ other.double().t()).float(), rtol=1e-4, atol=1e-4)
+    assert found.is_contiguous()
+    inner(one, other[:-1])
+    assert by_onednn == [(64, 8, units)]
 
 
 def test_a_small_product_is_left_to_mkl(by_onednn):

@@ -17,13 +17,17 @@ from fdfa_cli.network.layers.memory import wrapped
 
 #: Multiplications from which oneDNN's products are quicker, on one thread and on two.
 LARGE = 1 << 22
+#: And where one matrix is no larger than a row of the result, as errors are beside feedback.
+LARGE_BESIDE_FEW = 1 << 21
 
 
 def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """A Bᵀ (M×N) for A (M×K) and B (N×K): the inner products of their rows."""
-    if a.numel() * len(b) < LARGE or not _plain(a) or not _plain(b) or not _onednn_is_quicker():
+    few = a.numel() <= len(b)
+    large = LARGE_BESIDE_FEW if few else LARGE
+    if a.numel() * len(b) < large or not _plain(a) or not _plain(b) or not _onednn_is_quicker():
         return F.linear(a, b)
-    if a.is_contiguous():
+    if few or a.is_contiguous():
         return _onednn(a, b)
     if 4 * len(b) <= a.shape[1]:  # it would copy A, far larger than B and the result
         return _onednn(b, a).t().contiguous()
