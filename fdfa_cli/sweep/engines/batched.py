@@ -11,8 +11,8 @@ of a 2-core machine, medians):
     64-h-h-10, stacks of 8      h = 256: 0.43       512: 0.64            1024: 0.66
     CNN of mnist/cnn            stacks of 4: 1.87
 
-A sweep of 8 rates × 4 seeds over 30 epochs took 7.8 s in two stacks, of which 2.1 were start and end, 16.9 s
-in two processes and 30.2 s one after the other (n=1), to the same digits.
+A sweep of 8 rates × 4 seeds over 30 epochs took 6.8 s in two stacks, of which 2.3 were start and end, 16.4 s
+in two processes and 30.8 s one after the other (medians of 3), to the same digits.
 
 A small step is mostly calls, which a stack shares; a large one is mostly sums, which it does not, and whose
 operands then leave the caches. Convolutions stacked become grouped ones, for which a CPU has no fast kernel.
