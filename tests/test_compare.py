@@ -138,7 +138,8 @@ def test_a_malformed_section_is_located_and_nothing_starts(section, place, messa
         (["--rules", "bp,dfa", "--baseline", "fa"], "--baseline: the baseline 'fa' is not among the rules"),
         (["--rules", "bp", "--seeds", "0"], "--seeds: "),
         ([], "no section compare"),
-        (["--rules", "bp", "--tune", "1"], "--tune"),
+        (["--rules", "bp", "--tune", "--budget", "1"], "--budget"),
+        (["--rules", "bp", "--budget", "4"], "--budget is that of --tune"),
     ],
 )
 def test_malformed_options_are_named(arguments, message, capsys):
@@ -337,7 +338,7 @@ def test_tuning_gives_every_rule_the_same_budget_and_draws_in_bounds():
 
 
 def test_tuning_chooses_by_validation_and_says_so(tmp_path, capsys):
-    options = ("--rules", "bp,dfa", "--seeds", "2", "--tune", "3")
+    options = ("--rules", "bp,dfa", "--seeds", "2", "--tune", "--budget", "3")
     assert compared(tmp_path, *options) == 0
     printed = capsys.readouterr().out
     kept = json.loads(next(tmp_path.glob("*/compare.json")).read_text())
@@ -354,6 +355,12 @@ def test_tuning_chooses_by_validation_and_says_so(tmp_path, capsys):
         chosen = kept["rules"][rule]["overrides"].get("optimizer.lr", own)
         assert scores[chosen] == max(scores.values())  # more than one may have it
         assert kept["tuning"]["chosen"][rule] == kept["rules"][rule]["overrides"]
+
+
+def test_tuning_takes_eight_trainings_where_nothing_else_is_said(tmp_path):
+    assert compared(tmp_path, "--rules", "bp", "--seeds", "1", "--tune") == 0
+    assert json.loads(next(tmp_path.glob("*/compare.json")).read_text())["tuning"]["budget"] == 8
+    assert len(scan(tmp_path.glob("*/tuning")).runs) == 8
 
 
 def test_tasks_with_several_baselines_are_refused(tmp_path, capsys):

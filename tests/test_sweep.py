@@ -23,7 +23,7 @@ from fdfa_cli.compare import stats
 from fdfa_cli.errors import Interrupted, RecipeError, UsageError
 from fdfa_cli.recipe.load import parse
 from fdfa_cli.recipe.overrides import apply
-from fdfa_cli.recipe.resolve import read
+from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, scan
 from fdfa_cli.sweep import engines, search
@@ -219,6 +219,11 @@ MALFORMED = {
         "'grid', 'random', 'sobol' or 'tpe'",
     ),
     "  metric: test_accuracy\n  parameters: {optimizer.lr: {values: [1]}}": ("7:11", "never of test data"),
+    "  prune: medain\n  parameters: {optimizer.lr: {values: [1]}}": ("7:10", "did you mean 'median'"),
+    "  prune: 3\n  parameters: {optimizer.lr: {values: [1]}}": (
+        "7:10",
+        "must be a mapping of options, not 3",
+    ),
     "  seeds: [1, 1]\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "given twice"),
     "  seeds: 0\n  parameters: {optimizer.lr: {values: [1]}}": ("7:10", "at least 1"),
     "  seeds: 100000\n  parameters: {optimizer.lr: {values: [1, 2]}}": ("6:1", "more than the 100000"),
@@ -310,6 +315,17 @@ def test_rungs_grow_by_the_factor_and_stay_below_the_end():
     assert list(Prune(rule="halving", first=1, factor=3).rungs(27)) == [1, 3, 9]
     assert list(Prune(rule="halving", first=2, factor=2).rungs(3)) == [2]
     assert list(Prune(rule="halving").rungs(1)) == []
+
+
+@pytest.mark.parametrize("overrides", [(), ("sweep.prune.factor=2",)])
+def test_the_rule_s_name_alone_prunes_with_its_defaults(overrides):
+    section = "  prune: {form}\n  parameters: {{optimizer.lr: {{values: [1]}}}}\n"
+    alone, whole = (
+        resolve(apply(parse((BASE + section.format(form=form)).encode(), "r.yaml"), overrides)).recipe.sweep
+        for form in ("halving", "{rule: halving}")
+    )
+    assert alone == whole
+    assert alone.prune == Prune(rule="halving", **({"factor": 2} if overrides else {}))
 
 
 PRUNED = (

@@ -13,6 +13,9 @@ from fdfa_cli.commands.sweep import AddressOption, DryRunOption, FailFastOption,
 from fdfa_cli.commands.train import PluginOption
 from fdfa_cli.sweep.names import EngineName
 
+#: Trainings a rule that tuning takes where nothing else is said.
+BUDGET = 8
+
 if TYPE_CHECKING:
     from fdfa_cli.compare.plan import Task
     from fdfa_cli.compare.summary import Summary
@@ -26,7 +29,13 @@ def compare(
     seeds: Annotated[int | None, typer.Option(help="Runs of each rule, seeds from training.seed on.")] = None,
     baseline: Annotated[str | None, typer.Option(help="What others are compared with: the first.")] = None,
     tune: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="First N trainings a rule to choose its rates by.")
+        bool, typer.Option("--tune", help="First let each rule choose its rates by validation.")
+    ] = False,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="N", help="Trainings a rule that --tune takes.", show_default=str(BUDGET)
+        ),
     ] = None,
     target: Annotated[
         float | None,
@@ -61,6 +70,7 @@ def compare(
     from fdfa_cli.compare.run import failures, train
     from fdfa_cli.compare.run import tune as tune_rules
     from fdfa_cli.compare.summary import as_json, summarise
+    from fdfa_cli.errors import UsageError
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.runs import atomic_write
     from fdfa_cli.runs.files import dump_json
@@ -70,6 +80,8 @@ def compare(
 
     for file in plugin or []:
         load_plugin(file)
+    if budget is not None and not tune:
+        raise UsageError("--budget is that of --tune, which is not given")
     tasks = _tasks(recipes, rules, seeds, baseline)
     if dry_run:
         _print_trials(tasks)
@@ -84,9 +96,10 @@ def compare(
         tuning = None
         with open_store(folder, retry_failed) as store:
             runner = Runner(store, chooser, fail_fast, quiet)
-            if tune is not None:
+            if tune:
                 with open_store(folder / "tuning", retry_failed) as tried:
-                    found = tune_rules(task, tune, Runner(tried, chooser, fail_fast, quiet))
+                    searcher = Runner(tried, chooser, fail_fast, quiet)
+                    found = tune_rules(task, budget or BUDGET, searcher)
                 task, tuning = found.task, found.as_json()
             train(task, runner)
             summary = summarise(task, store, target)

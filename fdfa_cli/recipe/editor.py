@@ -23,6 +23,12 @@ class _Generator(GenerateJsonSchema):
         """A title made of the key says nothing that the key does not."""
         return False
 
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """A mapping of the model's options, or the one that stands for all."""
+        json_schema = super().model_schema(schema)
+        key = schema["cls"].shorthand
+        return {"anyOf": [json_schema["properties"][key], json_schema]} if key else json_schema
+
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         """A registered name, or a mapping of one model's options with its name."""
         models = [self.generate_inner(choice) for choice in schema["choices"].values()]

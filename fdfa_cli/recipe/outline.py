@@ -53,8 +53,13 @@ def field_at(model: type[Options], tree: object, path: KeyPath) -> FieldInfo | N
 
 
 def by_name(field: FieldInfo, value: object) -> object:
-    """`value`, with the bare name of a choice (``rule: dfa``) written out as ``{name: dfa}``."""
-    return {"name": value} if isinstance(value, str) and registry_of(field) else value
+    """`value`, with what stands for a section (``rule: dfa``) written out (``{name: dfa}``)."""
+    if not isinstance(value, str):
+        return value
+    if registry_of(field):
+        return {"name": value}
+    model = model_of(field, value)
+    return {model.shorthand: value} if model and model.shorthand else value
 
 
 def expand(model: type[Options], tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -102,11 +102,13 @@ class Space(Options):
 
 
 class Prune(Options):
-    """Give up configurations that are behind, by their mean over all seeds.
+    """Give up configurations that are behind, by their mean over all seeds; for short ``prune: median``.
 
     All configurations train to the same epoch, a rung, before any is judged: who goes on depends neither
     on the engine nor on who was faster.
     """
+
+    shorthand: ClassVar[str | None] = "rule"
 
     rule: Annotated[
         Literal["median", "halving"],
