@@ -142,7 +142,11 @@ BROKEN = [
     row("list too long", GOOD + "optimizer: {name: adam, betas: [0, 0, 0]}\n", (4, 32, "at most 2")),
     row("null for a number", GOOD + "training:\n  epochs:\n", (5, 10, "not empty")),
     row("not one of the words", GOOD + "training: {precision: fp64}\n", (4, 23, "'fp32', 'tf32' or 'bf16'")),
-    row("a device that is none", GOOD + "training: {device: gpu}\n", (4, 20, "auto|cpu|cuda")),
+    row(
+        "a device that is none",
+        GOOD + "training: {device: gpu}\n",
+        (4, 20, "must be auto, cpu, cuda or one of several GPUs, as cuda:0, not 'gpu'"),
+    ),
     row(
         "negative size",
         "data: digits\nnetwork: {name: mlp, hidden: [64, -3]}\nrule: bp\n",

@@ -194,6 +194,7 @@ MALFORMED = {
     "network.hidden.0=1": "is not a dotted name",
     "network.hidden.x=1": "network.hidden is a list, and so has no key 'x'",
     "training.device.x=1": "must be text, not a mapping",
+    "training.device=gpu": "must be auto, cpu, cuda or one of several GPUs, as cuda:0, not 'gpu'",
     "network.hidden=[1": "not closed",
     "training.seed=.nan": "not a finite number",
     "training.seed=!!python/none x": "!!python/none",

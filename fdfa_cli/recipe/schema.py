@@ -6,9 +6,10 @@ from the registered models. Loaded without torch.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from fdfa_cli.compare.options import Compare
 from fdfa_cli.data.base import Data
@@ -30,6 +31,17 @@ MANY = ("sweep", "compare")
 OPTIONAL = (*MANY, "diagnostics")
 
 
+#: What a device may be called.
+DEVICE = r"auto|cpu|cuda(:\d+)?"
+
+
+def _a_device(name: str) -> str:
+    """Refuse what is not called as a device is; whether it is there is known when the training starts."""
+    if not re.fullmatch(DEVICE, name):
+        raise ValueError(f"must be auto, cpu, cuda or one of several GPUs, as cuda:0, not {name!r}")
+    return name
+
+
 class Training(Options):
     """How long, how and where to train."""
 
@@ -45,7 +57,11 @@ class Training(Options):
     ] = "fp32"
     drop_last: Annotated[bool, Field(description="leave out the last, partial batch")] = False
     device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
+        str,
+        AfterValidator(_a_device),
+        Field(
+            json_schema_extra={"pattern": f"^({DEVICE})$"}, description="auto takes a GPU where there is one"
+        ),
     ] = "auto"
     threads: Annotated[int | None, Field(ge=1, description="CPU threads; torch's choice when absent")] = None
     checkpoint_every: Annotated[
