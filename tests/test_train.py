@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -165,12 +167,16 @@ def test_killed_process_resumes_to_the_same_digits(tmp_path, uninterrupted, epoc
 def test_interrupted_process_exits_130_with_a_checkpoint(tmp_path, uninterrupted):
     process = start_process(tmp_path, *LONG)
     kill_after(process, tmp_path, 3, signal.SIGINT)
-    _, errors = process.communicate()
+    output, errors = process.communicate()
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     (path,) = tmp_path.iterdir()
+    assert output.decode().splitlines()[-1] == str(path)
     assert Run.open(path).status == "interrupted"
-    assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
+    told = re.fullmatch(r"fdfa: (interrupted in epoch \d+); to go on: fdfa (.*)\n", errors.decode())
+    assert told, errors
+    assert Run.open(path).record.error == told[1]
+    assert fdfa([*shlex.split(told[2]), "--quiet"]) == 0
     assert_same_run(uninterrupted, Run.open(path))
 
 
@@ -189,8 +195,11 @@ def test_divergence_is_stored_and_exits_1(tmp_path, capsys):
     run = Run.open(path)
     assert run.status == "diverged"
     assert run.metrics()[-1]["train_loss"] is None
-    assert "not finite in epoch 1" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == str(path)
+    assert err == "fdfa: the training loss is not finite in epoch 1\n"
     assert fdfa(["train", "--resume", str(path), "--quiet"]) == 1  # it diverges again
+    assert capsys.readouterr().out.splitlines()[-1] == str(path)
 
 
 def test_last_line_on_stdout_is_the_run_folder(tmp_path, capsys):

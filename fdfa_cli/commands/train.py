@@ -39,7 +39,7 @@ def train(
 ) -> None:
     """Train once: RECIPE with KEY=VALUE overrides, or --resume RUN.
 
-    The last line on stdout is the run folder.
+    The last line on stdout is the run folder, however the run ends.
     """
     from fdfa_cli.errors import UsageError
     from fdfa_cli.registry import load_plugin
@@ -59,9 +59,8 @@ def train(
         keys = {flag.partition("=")[0] for flag in flags} - {"training.device", "training.threads"}
         if keys:
             raise UsageError(f"--resume RUN cannot change {', '.join(sorted(keys))}: it would be another run")
-        path = launch.resume(resume, flags, quiet, tensorboard)
+        launch.resume(resume, flags, quiet, tensorboard)
     elif recipe is None:
         raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
     else:
-        path = launch.start(recipe, [*(overrides or []), *flags], results, quiet, tensorboard)
-    typer.echo(path)
+        launch.start(recipe, [*(overrides or []), *flags], results, quiet, tensorboard)

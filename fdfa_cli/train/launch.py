@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,8 @@ from fdfa_cli.train.progress import Then, for_terminal
 
 def start(
     name: str, overrides: Sequence[str], results: Path, quiet: bool = False, tensorboard: Path | None = None
-) -> Path:
-    """Train the recipe `name` under `overrides` in a new run folder of `results`; returns the folder.
+) -> None:
+    """Train the recipe `name` under `overrides` in a new run folder of `results`, and print that.
 
     Every epoch also goes to the folder `tensorboard`, where one is given.
     Raises `RecipeError` and the other usage errors before anything is written, `Diverged` and
@@ -36,15 +37,15 @@ def start(
     _say_recommended(resolved, quiet)
     recipe = resolved.recipe.single()
     environment = environment_of(recipe)
-    with Run.create(results, dump(recipe), facts(recipe), sys.argv, environment) as run:
+    run = Run.create(results, dump(recipe), facts(recipe), sys.argv, environment)
+    with _told(run.path), run:
         _train(recipe, run, quiet, False, tensorboard)
-    return run.path
 
 
 def resume(
     path: Path, overrides: Sequence[str], quiet: bool = False, tensorboard: Path | None = None
-) -> Path:
-    """Continue the run at `path` from its last checkpoint; a completed run is left as it is.
+) -> None:
+    """Continue the run at `path` from its last checkpoint, and print `path`; a completed one stays as it is.
 
     `overrides` may only change where and how fast it computes (device, threads).
     """
@@ -52,11 +53,12 @@ def resume(
     recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
     if stored.status == "completed":
         print(f"{path}: completed already, nothing to resume", file=sys.stderr)
-        return path
-    with Run.resume(path, sys.argv, environment_of(recipe)) as run:
+        print(path)
+        return
+    run = Run.resume(path, sys.argv, environment_of(recipe))
+    with _told(path), run:
         run.update("running")
         _train(recipe, run, quiet, True, tensorboard)
-    return path
 
 
 def facts(recipe: Recipe) -> dict[str, Any]:
@@ -68,6 +70,18 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.training.seed,
         "identity": identity(recipe),
     }
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Prints the folder of a run however it ends, and tells how to go on with one that was interrupted."""
+    try:
+        yield
+    except Interrupted as error:
+        command = shlex.join(["fdfa", "train", "--resume", str(path)])
+        raise Interrupted(f"{error}; to go on: {command}") from error
+    finally:
+        print(path)
 
 
 def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool, tensorboard: Path | None) -> None:
