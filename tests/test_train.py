@@ -202,6 +202,19 @@ def test_divergence_is_stored_and_exits_1(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(path)
 
 
+@pytest.mark.parametrize("there", [[], ["train-images-idx3-ubyte"]], ids=["missing", "incomplete"])
+def test_data_that_is_not_there_is_told_before_a_folder_is_made(tmp_path, capsys, monkeypatch, there):
+    monkeypatch.setenv("FDFA_DATA", str(tmp_path / "data"))
+    for file in there:
+        (tmp_path / "data/MNIST/raw").mkdir(parents=True)
+        (tmp_path / "data/MNIST/raw" / file).touch()
+    assert fdfa(["train", "mnist/mlp", "--results", str(tmp_path / "results")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "fdfa data fetch mnist" in err
+    assert not (tmp_path / "results").exists()
+
+
 def test_last_line_on_stdout_is_the_run_folder(tmp_path, capsys):
     assert fdfa(["train", "digits/mlp", *SMALL, "training.epochs=1", "--results", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip().splitlines()[-1])

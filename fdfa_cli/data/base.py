@@ -79,6 +79,11 @@ class Data(Named):
         """
         return {}
 
+    def require(self, root: Path) -> None:
+        """Raises `DataNotFound` where the set is not under `root`. Reads no file and needs no torch."""
+        if self.status(root).state in ("missing", "incomplete"):
+            self.files(root)
+
     def movable(self) -> Self:
         """The same samples by options that say nothing of where on this machine the `files` are."""
         return self

@@ -36,6 +36,7 @@ def start(
     resolved = read(name, overrides)
     _say_recommended(resolved, quiet)
     recipe = resolved.recipe.single()
+    recipe.data.require(data_root())
     environment = environment_of(recipe)
     run = Run.create(results, dump(recipe), facts(recipe), sys.argv, environment)
     with _told(run.path), run:

@@ -30,8 +30,7 @@ def check(jobs: Iterable[Job]) -> None:
         if needs in seen:
             continue
         seen.add(needs)
-        if recipe.data.status(root).state in ("missing", "incomplete"):
-            recipe.data.read(root)  # which says what to do about it
+        recipe.data.require(root)
         chosen(recipe.training)
 
 
