@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from fdfa_cli.cli import run as fdfa
+from fdfa_cli.registry import RULES
 
 
 @pytest.mark.parametrize(
@@ -15,6 +18,7 @@ from fdfa_cli.cli import run as fdfa
     [
         ["--help"],
         ["rules"],
+        ["rules", "fdfa"],
         ["recipe", "check", "mnist/mlp"],
         ["recipe", "show", "digits/fdfa"],
         ["data", "list"],
@@ -71,9 +75,25 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in done.stderr
 
 
-def test_rules_lists_the_registry_as_json(capsys):
-    import json
+@pytest.mark.parametrize("name", list(RULES))
+def test_one_rule_is_explained_with_its_equations_and_options(name, capsys):
+    assert fdfa(["rules", name]) == 0
+    page, rule = capsys.readouterr().out, RULES.get(name)
+    assert rule.summary() in page
+    assert (sys.modules[rule.__module__].__doc__ or "").splitlines()[-2] in page
+    options = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert options == [option for option in rule.model_fields if option != "name"]
+    assert page.count("\n### ") == 1  # none of its kin
+    assert fdfa(["rules", name, "--format", "json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == [name]
 
+
+def test_an_unknown_rule_is_not_explained(capsys):
+    assert fdfa(["rules", "dfaa"]) == 2
+    assert "did you mean 'dfa'" in capsys.readouterr().err
+
+
+def test_rules_lists_the_registry_as_json(capsys):
     assert fdfa(["rules", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {"bp", "dfa", "fdfa"} <= {row["name"] for row in rows}

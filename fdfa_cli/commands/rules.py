@@ -21,28 +21,33 @@ class Format(StrEnum):
 
 
 def rules(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RULE", help="One rule: its equations and options.", show_default=False),
+    ] = None,
     format: Annotated[Format, typer.Option(help="table, json, or the page docs/rules.md")] = Format.table,
     plugin: PluginOption = None,
 ) -> None:
-    """List the learning rules: what each does, which layers are exact, its cost and source."""
+    """The learning rules: what each does, which layers are exact, its cost and source; or one, explained."""
     from fdfa_cli.registry import RULES, load_plugin
 
     for file in plugin or []:
         load_plugin(file)
-    if format is Format.markdown:
-        from fdfa_cli.report.rules_page import rules_page
+    chosen = RULES.models() if name is None else {name: RULES.get(name)}
+    if format is Format.markdown or (name is not None and format is Format.table):
+        from fdfa_cli.report.rules_page import rule_page, rules_page
 
-        typer.echo(rules_page(), nl=False)
+        typer.echo(rules_page() if name is None else rule_page(name), nl=False)
         return
     rows = [
         {
-            "name": name,
+            "name": known,
             "summary": rule.summary(),
             "exact": rule.exact,
             "passes": rule.passes,
             "source": rule.source,
         }
-        for name, rule in RULES.models().items()
+        for known, rule in chosen.items()
     ]
     if format is Format.json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))

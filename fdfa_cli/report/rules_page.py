@@ -39,6 +39,12 @@ def rules_page() -> str:
     return "\n".join(parts)
 
 
+def rule_page(name: str) -> str:
+    """What the page says of one rule, its file's equations included; raises `UnknownName`."""
+    rule = RULES.get(name)
+    return "\n".join(_family(rule.__module__, [rule]))
+
+
 def _order(rule: type[Rule]) -> tuple[str, int]:
     """By file, and within it in the order of definition."""
     return rule.__module__, list(vars(sys.modules[rule.__module__])).index(rule.__name__)
