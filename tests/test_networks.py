@@ -362,7 +362,7 @@ def test_networks_for_images_refuse_vectors(options: NetworkOptions) -> None:
     [
         (ResNet, {"depth": 21}, "6n + 2, such as 20 or 26"),
         (ResNet, {"depth": 2}, "greater than or equal to 8"),
-        (CNN, {"channels": (4,), "kernels": (3, 3)}, "kernels has 2 entries"),
+        (CNN, {"channels": (4,), "kernels": (3, 3)}, "kernels: has 2 entries"),
         (CNN, {"channels": ()}, "at least 1"),
         (MLP, {"activation": "rleu"}, "relu"),
         (MLP, {"dropout": 1.0}, "less than 1"),

@@ -210,10 +210,16 @@ MALFORMED = {
     "  parameters: {training.seed: {values: [1, 2]}}": ("7:16", "list the seeds"),
     "  parameters: {training.threads: {values: [1, 2]}}": ("7:16", "changes where a run computes"),
     "  parameters: {sweep.seed: {values: [1, 2]}}": ("7:16", "no part of a single run"),
-    "  parameters: {}": ("6:1", "parameters is empty"),
+    "  parameters: {}": ("7:3", "sweep.parameters: is empty"),
     "  search: random\n  trials: 0\n  parameters: {optimizer.lr: {values: [1]}}": ("8:11", "at least 1"),
-    "  search: random\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "random needs trials"),
-    "  trials: 3\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "a grid trains every combination"),
+    "  search: random\n  parameters: {optimizer.lr: {values: [1]}}": (
+        "7:11",
+        "sweep.search: random needs trials",
+    ),
+    "  trials: 3\n  parameters: {optimizer.lr: {values: [1]}}": (
+        "7:11",
+        "sweep.trials: a grid trains every combination",
+    ),
     "  search: tree\n  parameters: {optimizer.lr: {values: [1]}}": (
         "7:11",
         "'grid', 'random', 'sobol' or 'tpe'",
@@ -224,7 +230,10 @@ MALFORMED = {
         "7:10",
         "must be a mapping of options, not 3",
     ),
-    "  seeds: [1, 1]\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "given twice"),
+    "  seeds: [1, 1]\n  parameters: {optimizer.lr: {values: [1]}}": (
+        "7:10",
+        "sweep.seeds: a seed is given twice",
+    ),
     "  seeds: 0\n  parameters: {optimizer.lr: {values: [1]}}": ("7:10", "at least 1"),
     "  seeds: 100000\n  parameters: {optimizer.lr: {values: [1, 2]}}": ("6:1", "more than the 100000"),
 }

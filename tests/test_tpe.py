@@ -246,7 +246,10 @@ def test_a_dry_run_shows_what_is_known(tmp_path, capsys):
 
 
 MALFORMED = {
-    "  search: tpe\n  parameters: {optimizer.lr: {low: 0, high: 1}}": ("6:1", "tpe needs trials"),
+    "  search: tpe\n  parameters: {optimizer.lr: {low: 0, high: 1}}": (
+        "7:11",
+        "sweep.search: tpe needs trials",
+    ),
     "  search: tpe\n  trials: 0\n  parameters: {optimizer.lr: {low: 0, high: 1}}": ("8:11", "at least 1"),
     "  search: tpe\n  trials: 9\n  parameters: {optimizer.lr: {low: 2, high: 1}}": ("9:16", "below high (1)"),
     "  search: tpe\n  trials: 9\n  parameters: {optimizer.lr: {values: []}}": ("9:39", "at least 1"),
@@ -268,7 +271,10 @@ MALFORMED = {
         "9:9",
         "did you mean 'round'",
     ),
-    "  tpe: {round: 2}\n  parameters: {optimizer.lr: {values: [1]}}": ("6:1", "for search: tpe"),
+    "  tpe: {round: 2}\n  parameters: {optimizer.lr: {values: [1]}}": (
+        "7:3",
+        "sweep.tpe: these options are for search: tpe",
+    ),
 }
 
 

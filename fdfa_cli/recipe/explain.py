@@ -67,7 +67,10 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def _path(details: ErrorDetails, tree: object) -> KeyPath:
-    """The place in `tree` of an error: pydantic's location without its labels of union members."""
+    """The place in `tree` of an error: pydantic's location without its labels of union members.
+
+    A model that finds fault with one of its options begins with its name (``trials: …``): then it is there.
+    """
     path: list[str | int] = []
     chosen = False  # whether the label of this mapping's choice has been passed
     for part in details["loc"]:
@@ -80,7 +83,13 @@ def _path(details: ErrorDetails, tree: object) -> KeyPath:
         elif isinstance(tree, list) and isinstance(part, int):
             path.append(part)
             tree = tree[part] if part < len(tree) else None
-    return (*path, "name") if details["type"] == "union_tag_invalid" else tuple(path)
+    if details["type"] == "union_tag_invalid":
+        path.append("name")
+    if details["type"] == "value_error":
+        option, colon, _ = str(details["ctx"]["error"]).partition(": ")
+        if colon and isinstance(tree, dict) and option in tree:
+            path.append(option)
+    return tuple(path)
 
 
 def _value(tree: Any, path: KeyPath) -> Any:
@@ -109,7 +118,8 @@ def _sentence(path: KeyPath, errors: Sequence[ErrorDetails], tree: dict[str, Any
             return f"{dotted(path)} has no name: give it {names}"
         return f"{dotted(path)} must be {names}, or a mapping with a name, not {describe(value)}"
     if kind == "value_error":
-        return f"{dotted(path)}: {errors[0]['ctx']['error']}".removeprefix(": ")
+        message = str(errors[0]["ctx"]["error"])
+        return f"{dotted(path)}: {message.removeprefix(f'{path[-1]}: ')}" if path else message
     about = f" ({field.description})" if field is not None and field.description else ""
     expected = " or ".join(dict.fromkeys(map(_expected, errors)))
     return f"{dotted(path)} must be {expected}, not {describe(value)}{_hint(value, errors)}{about}"

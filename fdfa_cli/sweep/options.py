@@ -169,7 +169,7 @@ class Sweep(Options):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.parameters:
-            raise ValueError("parameters is empty: give at least one key with its values")
+            raise ValueError("parameters: is empty; give at least one key with its values")
         if self.search == "grid" and self.trials is not None:
             raise ValueError("trials: a grid trains every combination; trials are for random, sobol and tpe")
         if self.search != "grid" and self.trials is None:

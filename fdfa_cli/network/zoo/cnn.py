@@ -61,7 +61,7 @@ class CNN(ImageNetwork):
         for option in ("kernels", "padding", "pools"):
             given = len(getattr(self, option) or ())
             if given > len(self.channels):
-                raise ValueError(f"{option} has {given} entries for the {len(self.channels)} of channels")
+                raise ValueError(f"{option}: has {given} entries for the {len(self.channels)} of channels")
         return self
 
     def layout(self, shape: Shape, classes: int) -> Network:
