@@ -323,6 +323,19 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_of_tuning_shows_what_is_tried_for_each_rule(tmp_path, capsys):
+    options = ("--rules", "bp,fdfa", "--seeds", "3", "--tune", "--budget", "4")
+    assert compared(tmp_path, *options, "--dry-run") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert not list(tmp_path.iterdir())
+    assert Counter((row[1], row[2:4] == ["as", "tuned"]) for row in rows) == {
+        (rule, tuned): count for rule in ("bp", "fdfa") for tuned, count in ((False, 4), (True, 3))
+    }
+    assert compared(tmp_path, *options) == 0
+    tried = {run.record.facts["identity"] for run in scan(tmp_path.glob("*/tuning")).runs}
+    assert tried == {row[-1] for row in rows if row[2:4] != ["as", "tuned"]}
+
+
 def test_tuning_gives_every_rule_the_same_budget_and_draws_in_bounds():
     chosen = task()
     found = {rule: tuning(chosen, rule, 5) for rule in chosen.configurations}

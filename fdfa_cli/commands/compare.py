@@ -84,7 +84,7 @@ def compare(
         raise UsageError("--budget is that of --tune, which is not given")
     tasks = _tasks(recipes, rules, seeds, baseline)
     if dry_run:
-        _print_trials(tasks)
+        _print_trials(tasks, (budget or BUDGET) if tune else None)
         return
     if engine is EngineName.auto:
         engine = EngineName.serial
@@ -145,17 +145,24 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
     return tasks
 
 
-def _print_trials(tasks: list[Task]) -> None:
+def _print_trials(tasks: list[Task], budget: int | None) -> None:
+    """What would be trained; with a `budget` the trials that tune each rule, whose choice is open."""
+    from fdfa_cli.compare.plan import tuning
     from fdfa_cli.report.console import show
     from fdfa_cli.report.tables import Column, Table
     from fdfa_cli.sweep.view import label
 
-    rows = [
-        (task.name, rule, label(configuration.overrides), str(trial.seed), trial.identity)
-        for task in tasks
-        for rule, configuration in task.configurations.items()
-        for trial in configuration.trials
-    ]
+    rows = []
+    for task in tasks:
+        for rule, compared in task.configurations.items():
+            known = [compared] if budget is None else tuning(task, rule, budget)
+            rows += [
+                (task.name, rule, label(configuration.overrides), str(trial.seed), trial.identity)
+                for configuration in known
+                for trial in configuration.trials
+            ]
+            if budget is not None:
+                rows += [(task.name, rule, "as tuned", str(seed), "") for seed in task.seeds]
     titles = ("task", "rule", "overrides", "seed", "identity")
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
 
