@@ -604,6 +604,19 @@ def test_a_failed_trial_is_shown_kept_counted_and_trained_again_when_asked(
     assert {status for status, *_ in again.values()} == {"completed"}
 
 
+@pytest.mark.parametrize("engine", ["processes", "batched"])
+def test_workers_that_fail_fast_stops_say_nothing(tmp_path, capfd, engine):
+    """They have more to tell than the driver still reads."""
+    section = "  seeds: 8\n  parameters: {optimizer.lr: {values: [0.001, 1e+30]}}\n"
+    options = ("--engine", engine, "--jobs", "2", "--fail-fast", "--quiet")
+    code, content = swept(recipe(tmp_path, section), tmp_path / "results", *options)
+    assert code == 1
+    assert "diverged" in {status for status, *_ in content.values()}
+    errors = capfd.readouterr().err.splitlines()
+    assert errors[-1] == "fdfa: --fail-fast: stopped at the first trial that diverged"
+    assert all(line.startswith("[") for line in errors[:-1])
+
+
 def test_fail_fast_stops_at_the_first(tmp_path, capsys, failing):
     code, content = swept(recipe(tmp_path), tmp_path / "results", "--engine", "serial", "--fail-fast")
     assert code == 1

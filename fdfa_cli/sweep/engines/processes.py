@@ -156,7 +156,7 @@ def _serve(
         load_plugin(file)
     from fdfa_cli.sweep.engines.work import work_stacked
 
-    with suppress(EOFError, BrokenPipeError, Interrupted), stopping([signal.SIGTERM]) as stop:
+    with suppress(EOFError, ConnectionError, Interrupted), stopping([signal.SIGTERM]) as stop:
         while True:
             stack = pipe.recv()
             outcomes = work_stacked(stack, lambda: stop() or os.getppid() != driver, workers)
