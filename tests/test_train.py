@@ -25,7 +25,7 @@ from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run
 from fdfa_cli.train import device
 from fdfa_cli.train.course import Pace
-from fdfa_cli.train.launch import facts
+from fdfa_cli.train.launch import facts, stopping
 from fdfa_cli.train.ledger import Ledger
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -177,6 +177,33 @@ def test_interrupted_process_exits_130_with_a_checkpoint(tmp_path, uninterrupted
     assert told, errors
     assert Run.open(path).record.error == told[1]
     assert fdfa([*shlex.split(told[2]), "--quiet"]) == 0
+    assert_same_run(uninterrupted, Run.open(path))
+
+
+def test_a_signal_to_the_process_and_its_group_is_one_stop(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with stopping() as stop:
+        assert not stop()
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            now[0] += 0.4
+            assert stop()
+        with pytest.raises(Interrupted, match="twice"):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signalled_twice_at_once_it_leaves_a_checkpoint(tmp_path, uninterrupted, number):
+    process = start_process(tmp_path, *LONG)
+    kill_after(process, tmp_path, 3, number)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 130
+    (path,) = tmp_path.iterdir()
+    assert Run.open(path).record.error is not None
+    assert "twice" not in Run.open(path).record.error
+    assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
     assert_same_run(uninterrupted, Run.open(path))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,9 @@ from fdfa_cli.runs import Run, events
 from fdfa_cli.train.device import prepare
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Then, for_terminal
+
+#: Seconds after a signal in which another one is taken for the same.
+ECHO = 1.0
 
 
 def start(
@@ -126,13 +130,17 @@ def _say_recommended(resolved: Resolved, quiet: bool) -> None:
 def stopping(
     numbers: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
 ) -> Iterator[Callable[[], bool]]:
-    """Turns the first of the signals into a stop after the current step; a second one is not waited on."""
-    received: list[int] = []
+    """Turns the first of the signals into a stop after the current step; a later one is not waited for.
+
+    One that follows at once is the same stop again: `timeout` and batch systems signal a process and then
+    its group, and a sweep's driver its workers.
+    """
+    received: list[float] = []
 
     def receive(number: int, frame: Any) -> None:
-        if received:
+        if received and time.monotonic() - received[0] > ECHO:
             raise Interrupted("interrupted twice: stopped without a checkpoint of this moment")
-        received.append(number)
+        received.append(time.monotonic())
 
     previous = {number: signal.signal(number, receive) for number in numbers}
     try:
