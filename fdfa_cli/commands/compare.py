@@ -13,12 +13,12 @@ from fdfa_cli.commands.sweep import AddressOption, DryRunOption, FailFastOption,
 from fdfa_cli.commands.train import PluginOption
 from fdfa_cli.sweep.names import EngineName
 
-#: Trainings a rule that tuning takes where nothing else is said.
-BUDGET = 8
-
 if TYPE_CHECKING:
     from fdfa_cli.compare.plan import Task
     from fdfa_cli.compare.summary import Summary
+
+#: Trainings a rule that tuning takes where nothing else is said.
+BUDGET = 8
 
 
 def compare(
@@ -82,9 +82,10 @@ def compare(
         load_plugin(file)
     if budget is not None and not tune:
         raise UsageError("--budget is that of --tune, which is not given")
+    budget = (budget or BUDGET) if tune else None
     tasks = _tasks(recipes, rules, seeds, baseline)
     if dry_run:
-        _print_trials(tasks, (budget or BUDGET) if tune else None)
+        _print_trials(tasks, budget)
         return
     if engine is EngineName.auto:
         engine = EngineName.serial
@@ -96,10 +97,9 @@ def compare(
         tuning = None
         with open_store(folder, retry_failed) as store:
             runner = Runner(store, chooser, fail_fast, quiet)
-            if tune:
+            if budget is not None:
                 with open_store(folder / "tuning", retry_failed) as tried:
-                    searcher = Runner(tried, chooser, fail_fast, quiet)
-                    found = tune_rules(task, budget or BUDGET, searcher)
+                    found = tune_rules(task, budget, Runner(tried, chooser, fail_fast, quiet))
                 task, tuning = found.task, found.as_json()
             train(task, runner)
             summary = summarise(task, store, target)
