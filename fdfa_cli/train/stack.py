@@ -72,7 +72,7 @@ class Stack:
     @cached_property
     def _first_alike(self) -> list[int]:
         """Of each session, the first of the same seed and rule."""
-        alike = [(s.recipe.training.seed, kind) for s, kind in zip(self.sessions, self._kinds, strict=True)]
+        alike = [(s.recipe.training.seed, s.recipe.rule) for s in self.sessions]
         return [alike.index(one) for one in alike]
 
     @cached_property
