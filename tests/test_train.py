@@ -165,18 +165,22 @@ def test_killed_process_resumes_to_the_same_digits(tmp_path, uninterrupted, epoc
 
 
 def test_interrupted_process_exits_130_with_a_checkpoint(tmp_path, uninterrupted):
-    process = start_process(tmp_path, *LONG)
-    kill_after(process, tmp_path, 3, signal.SIGINT)
+    folder, plugin = tmp_path / "runs", tmp_path / "own rules.py"
+    plugin.touch()
+    process = start_process(folder, *LONG, "--plugin", str(plugin))
+    kill_after(process, folder, 3, signal.SIGINT)
     output, errors = process.communicate()
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
-    (path,) = tmp_path.iterdir()
+    (path,) = folder.iterdir()
     assert output.decode().splitlines()[-1] == str(path)
     assert Run.open(path).status == "interrupted"
     told = re.fullmatch(r"fdfa: (interrupted in epoch \d+); to go on: fdfa (.*)\n", errors.decode())
     assert told, errors
     assert Run.open(path).record.error == told[1]
-    assert fdfa([*shlex.split(told[2]), "--quiet"]) == 0
+    command = shlex.split(told[2])
+    assert command == ["train", "--resume", str(path), "--plugin", str(plugin)]
+    assert fdfa([*command, "--quiet"]) == 0
     assert_same_run(uninterrupted, Run.open(path))
 
 

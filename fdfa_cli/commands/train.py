@@ -53,14 +53,17 @@ def train(
         load_plugin(file)
     options = {"seed": seed, "device": device, "precision": precision, "threads": threads}
     flags = [f"training.{key}={value}" for key, value in options.items() if value is not None]
+    again = [part for file in plugin or [] for part in ("--plugin", str(file))]
+    if tensorboard is not None:
+        again += ["--tensorboard", str(tensorboard)]
     if resume is not None:
         if recipe is not None or overrides:
             raise UsageError("--resume RUN takes the recipe from the run; give neither RECIPE nor KEY=VALUE")
         keys = {flag.partition("=")[0] for flag in flags} - {"training.device", "training.threads"}
         if keys:
             raise UsageError(f"--resume RUN cannot change {', '.join(sorted(keys))}: it would be another run")
-        launch.resume(resume, flags, quiet, tensorboard)
+        launch.resume(resume, flags, quiet, tensorboard, again)
     elif recipe is None:
         raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
     else:
-        launch.start(recipe, [*(overrides or []), *flags], results, quiet, tensorboard)
+        launch.start(recipe, [*(overrides or []), *flags], results, quiet, tensorboard, again)

@@ -29,11 +29,17 @@ ECHO = 1.0
 
 
 def start(
-    name: str, overrides: Sequence[str], results: Path, quiet: bool = False, tensorboard: Path | None = None
+    name: str,
+    overrides: Sequence[str],
+    results: Path,
+    quiet: bool = False,
+    tensorboard: Path | None = None,
+    again: Sequence[str] = (),
 ) -> None:
     """Train the recipe `name` under `overrides` in a new run folder of `results`, and print that.
 
-    Every epoch also goes to the folder `tensorboard`, where one is given.
+    Every epoch also goes to the folder `tensorboard`, where one is given. To go on with it after an
+    interruption takes the options `again`.
     Raises `RecipeError` and the other usage errors before anything is written, `Diverged` and
     `Interrupted` with everything up to then stored.
     """
@@ -43,16 +49,20 @@ def start(
     recipe.data.require(data_root())
     environment = environment_of(recipe)
     run = Run.create(results, dump(recipe), facts(recipe), sys.argv, environment)
-    with _told(run.path), run:
+    with _told(run.path, again), run:
         _train(recipe, run, quiet, False, tensorboard)
 
 
 def resume(
-    path: Path, overrides: Sequence[str], quiet: bool = False, tensorboard: Path | None = None
+    path: Path,
+    overrides: Sequence[str],
+    quiet: bool = False,
+    tensorboard: Path | None = None,
+    again: Sequence[str] = (),
 ) -> None:
     """Continue the run at `path` from its last checkpoint, and print `path`; a completed one stays as it is.
 
-    `overrides` may only change where and how fast it computes (device, threads).
+    `overrides` may only change where and how fast it computes (device, threads). For the rest see `start`.
     """
     stored = Run.open(path)
     recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
@@ -61,7 +71,7 @@ def resume(
         print(path)
         return
     run = Run.resume(path, sys.argv, environment_of(recipe))
-    with _told(path), run:
+    with _told(path, again), run:
         run.update("running")
         _train(recipe, run, quiet, True, tensorboard)
 
@@ -78,12 +88,12 @@ def facts(recipe: Recipe) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, again: Sequence[str]) -> Iterator[None]:
     """Prints the folder of a run however it ends, and tells how to go on with one that was interrupted."""
     try:
         yield
     except Interrupted as error:
-        command = shlex.join(["fdfa", "train", "--resume", str(path)])
+        command = shlex.join(["fdfa", "train", "--resume", str(path), *again])
         raise Interrupted(f"{error}; to go on: {command}") from error
     finally:
         print(path)
