@@ -96,6 +96,15 @@ def advance(team: Session | Stack, train: Any, steps: int) -> None:
         team.settle()
 
 
+def assert_stacked_as_alone(recipes: Sequence[Recipe], steps: int) -> None:
+    alone, splits = sessions(recipes)
+    together, _ = sessions(recipes)
+    advance(Stack(together), splits.train, steps)
+    for one, other in zip(alone, together, strict=True):
+        advance(one, splits.train, steps)
+        assert_same(one, other)
+
+
 # --- a step ------------------------------------------------------------------------------------------------
 
 #: Wider than fg-a-multi has tangents, whose projection is ill-conditioned otherwise.
@@ -151,12 +160,7 @@ def test_every_trial_keeps_its_own_optimizer_and_schedule(schedule):
     ]
     recipes = [recipe("network.norm=none", *own, seed=k) for k, own in enumerate(settings)]
     assert len(groups(recipes)) == 1
-    alone, splits = sessions(recipes)
-    together, _ = sessions(recipes)
-    advance(Stack(together), splits.train, 13)
-    for one, other in zip(alone, together, strict=True):
-        advance(one, splits.train, 13)
-        assert_same(one, other)
+    assert_stacked_as_alone(recipes, 13)
 
 
 def test_tensors_that_fill_no_register_move_to_the_same_digits():
@@ -244,12 +248,7 @@ class Jittered(Backprop):
 def test_trials_whose_rules_draw_differently_share_nothing():
     base = recipe("optimizer={name: sgd, lr: 0.01}")
     recipes = [base.model_copy(update={"rule": Jittered(noise=noise)}) for noise in (0.1, 3.0)]
-    alone, splits = sessions(recipes)
-    together, _ = sessions(recipes)
-    advance(Stack(together), splits.train, 3)
-    for one, other in zip(alone, together, strict=True):
-        advance(one, splits.train, 3)
-        assert_same(one, other)
+    assert_stacked_as_alone(recipes, 3)
 
 
 # --- which trials, and how many ----------------------------------------------------------------------------
