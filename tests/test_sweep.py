@@ -27,7 +27,7 @@ from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, scan
 from fdfa_cli.sweep import engines, search
-from fdfa_cli.sweep.engines import Job, Outcome
+from fdfa_cli.sweep.engines import Job, Outcome, processes
 from fdfa_cli.sweep.engines.batched import Batched
 from fdfa_cli.sweep.engines.processes import Processes
 from fdfa_cli.sweep.engines.serial import Serial
@@ -605,8 +605,10 @@ def test_a_failed_trial_is_shown_kept_counted_and_trained_again_when_asked(
 
 
 @pytest.mark.parametrize("engine", ["processes", "batched"])
-def test_workers_that_fail_fast_stops_say_nothing(tmp_path, capfd, engine):
-    """They have more to tell than the driver still reads."""
+def test_workers_that_fail_fast_stops_say_nothing(tmp_path, capfd, monkeypatch, engine):
+    """They have told more than the driver, late as it is, still reads."""
+    take = processes._Worker.take
+    monkeypatch.setattr(processes._Worker, "take", lambda worker: time.sleep(0.5) or take(worker))
     section = "  seeds: 8\n  parameters: {optimizer.lr: {values: [0.001, 1e+30]}}\n"
     options = ("--engine", engine, "--jobs", "2", "--fail-fast", "--quiet")
     code, content = swept(recipe(tmp_path, section), tmp_path / "results", *options)
