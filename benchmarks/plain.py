@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fdfa_cli.lazy  # noqa: F401  # isort: skip  # before torch: how its idle threads wait, for both sides
+
 import torch
 from torch import nn
 

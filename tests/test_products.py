@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from fdfa_cli.network.layers import products
+from fdfa_cli.network.layers import processor, products
 from fdfa_cli.network.layers.products import LARGE, LARGE_BESIDE_FEW, inner, times_transposed
 
 M, K, N = 128, 512, 64  # whose product is as large as it must be
@@ -111,20 +111,31 @@ def test_a_layer_s_product_lies_unit_by_unit(by_onednn):
 
 
 @pytest.mark.parametrize(
-    ("capability", "facts", "quicker"),
+    ("width", "vendor", "quicker"),
     [
-        ("AVX512", "vendor_id : AuthenticAMD", torch.backends.mkldnn.is_available()),
-        ("AVX512", "vendor_id : GenuineIntel", False),
-        ("AVX2", "vendor_id : AuthenticAMD", False),
-        ("AVX512", None, False),
+        ("AVX512", "AuthenticAMD", torch.backends.mkldnn.is_available()),
+        ("AVX512", "GenuineIntel", False),
+        ("AVX2", "AuthenticAMD", False),
+        ("AVX512", "", False),
     ],
 )
-def test_onednn_is_taken_where_mkl_leaves_half_the_vectors_empty(
-    monkeypatch, tmp_path, capability, facts, quicker
-):
+def test_onednn_is_taken_where_mkl_leaves_half_the_vectors_empty(monkeypatch, width, vendor, quicker):
+    monkeypatch.setattr(products, "vectors", lambda: width)
+    monkeypatch.setattr(products, "maker", lambda: (vendor, 26))
+    assert products._onednn_is_quicker.__wrapped__() is quicker
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t: 17\n\n" * 2, ("AuthenticAMD", 25)),
+        ("CPU implementer\t: 0x41\n", ("", 0)),  # Linux on ARM
+        (None, ("", 0)),  # another system
+    ],
+)
+def test_the_processor_is_known_by_what_linux_tells(monkeypatch, tmp_path, facts, expected):
     file = tmp_path / "cpuinfo"
     if facts:
         file.write_text(facts)
-    monkeypatch.setattr(products, "Path", lambda name: file)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert products._onednn_is_quicker.__wrapped__() is quicker
+    monkeypatch.setattr(processor, "Path", lambda name: file)
+    assert processor.maker.__wrapped__() == expected

@@ -3,8 +3,8 @@
     y = W ∗ x + b        W: C_out×(C_in/groups)×k×k, b: C_out
     dy = W ∗ dx
 
-∇W and dx come from one call of torch's convolution_backward, dx only where asked; ∇b = Σ dy over samples and
-positions, which that kernel finds more slowly than two sums.
+∇W and dx come from torch's convolution_backward, dx only where asked; ∇b = Σ dy over samples and positions,
+which that kernel finds more slowly than two sums. Where Fourier transforms are quicker, see `fourier`.
 
 A 1×1 kernel of stride s sees every s-th position only: those are cut out, and the convolution runs at stride
 1. Left to itself oneDNN cuts them into a workspace of its own, and its weight gradient of channels-last
@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import F, torch
+from fdfa_cli.network.layers import fourier
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.memory import plain
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -77,11 +79,52 @@ class Conv2d(Layer):
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """See `Layer.vjp`."""
-        x, stride = self._seen(saved)
-        dx, weight, _ = torch.ops.aten.convolution_backward(
+        weight = params[self.key("weight")].to(dy.dtype)
+        grads = {self.key("weight"): self._gradient(weight, saved, dy)}
+        if self.bias:
+            key = self.key("bias")
+            grads[key] = dy.sum((2, 3), dtype=params[key].dtype).sum(0)
+        return grads, self._cotangent(weight, saved, dy) if need_dx else None
+
+    def _convolve(self, params: Tensors, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        weight = params[self.key("weight")].to(x.dtype)
+        if self._by_transforms(x, weight, self.padding):
+            return fourier.convolve(x, weight, self.padding, bias)
+        x, stride = self._seen(x)
+        return F.conv2d(x, weight, bias, stride, self.padding, groups=self.groups)
+
+    def _gradient(self, weight: torch.Tensor, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+        """∇W."""
+        if self._by_transforms(x, weight, self.padding) and plain(dy):
+            return fourier.weight_gradient(x, dy, self.padding)
+        return self._backward(weight, self._seen(x), dy, (False, True, False))[1]
+
+    def _cotangent(self, weight: torch.Tensor, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+        """Dx."""
+        back, around = weight.transpose(0, 1), self.kernel - 1 - self.padding
+        if self._by_transforms(dy, back, around):
+            return fourier.convolve(dy, back.flip(2, 3), around)
+        seen, stride = self._seen(x)
+        dx = self._backward(weight, (seen, stride), dy, (True, False, False))[0]
+        if stride == self.stride:
+            return dx
+        whole = torch.zeros_like(x)  # nothing comes back to the positions that were not seen
+        self._seen(whole)[0].copy_(dx)
+        return whole
+
+    def _backward(
+        self,
+        weight: torch.Tensor,
+        seen: tuple[torch.Tensor, int],
+        dy: torch.Tensor,
+        mask: tuple[bool, bool, bool],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Those of dx, ∇W and ∇b that `mask` asks for, directly."""
+        x, stride = seen
+        result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.convolution_backward(
             dy,
             x,
-            params[self.key("weight")].to(dy.dtype),
+            weight,
             None,  # sizes of the bias
             [stride] * 2,
             [self.padding] * 2,
@@ -89,23 +132,12 @@ class Conv2d(Layer):
             False,  # transposed
             [0, 0],  # output padding
             self.groups,
-            [need_dx, True, False],
+            mask,
         )
-        grads = {self.key("weight"): weight}
-        if self.bias:
-            key = self.key("bias")
-            grads[key] = dy.sum((2, 3), dtype=params[key].dtype).sum(0)
-        if not need_dx:
-            return grads, None
-        if stride != self.stride:  # nothing comes back to the positions that were not seen
-            seen, dx = dx, torch.zeros_like(saved)
-            self._seen(dx)[0].copy_(seen)
-        return grads, dx
+        return result
 
-    def _convolve(self, params: Tensors, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        weight = params[self.key("weight")].to(x.dtype)
-        x, stride = self._seen(x)
-        return F.conv2d(x, weight, bias, stride, self.padding, groups=self.groups)
+    def _by_transforms(self, x: torch.Tensor, weight: torch.Tensor, padding: int) -> bool:
+        return self.stride == self.groups == 1 and fourier.quicker(x, weight, padding)
 
     def _seen(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
         """What of `x` the kernel sees (a view), and the stride over that."""

@@ -50,6 +50,11 @@ def wrapped(t: torch.Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
+def plain(t: torch.Tensor) -> bool:
+    """Whether a CPU library can take it as it is: float32, and nothing is recorded about it."""
+    return t.dtype == torch.float32 and t.device.type == "cpu" and not t.requires_grad and not wrapped(t)
+
+
 def empty_images(like: torch.Tensor, shape: Shape) -> torch.Tensor:
     """As many images of `shape` (C, H, W) as `like` has, channels last, their values not set.
 

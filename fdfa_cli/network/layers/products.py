@@ -10,10 +10,10 @@ width MKL uses.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers.memory import wrapped
+from fdfa_cli.network.layers.memory import plain
+from fdfa_cli.network.layers.processor import AMD, maker, vectors
 
 #: Multiplications from which oneDNN's products are quicker, on one thread and on two.
 LARGE = 1 << 22
@@ -25,7 +25,7 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """A Bᵀ (M×N) for A (M×K) and B (N×K): the inner products of their rows."""
     few = a.numel() <= len(b)
     large = LARGE_BESIDE_FEW if few else LARGE
-    if a.numel() * len(b) < large or not _plain(a) or not _plain(b) or not _onednn_is_quicker():
+    if a.numel() * len(b) < large or not plain(a) or not plain(b) or not _onednn_is_quicker():
         return F.linear(a, b)
     if few or a.is_contiguous():
         return _onednn(a, b)
@@ -45,15 +45,8 @@ def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return product
 
 
-def _plain(t: torch.Tensor) -> bool:
-    """Whether oneDNN can take it, and nothing is recorded about it."""
-    return t.dtype == torch.float32 and t.device.type == "cpu" and not t.requires_grad and not wrapped(t)
-
-
 @cache
 def _onednn_is_quicker() -> bool:
     """Whether this processor has vectors of 512 bits that MKL does not use."""
     available = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # private, and not in every build
-    facts = Path("/proc/cpuinfo")
-    amd = facts.exists() and "AuthenticAMD" in facts.read_text()
-    return available and amd and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return available and maker()[0] == AMD and vectors() == "AVX512"
