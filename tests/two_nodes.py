@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ray.cluster_utils import Cluster
@@ -36,10 +38,19 @@ def main(folder: Path) -> None:
         for line in sys.stdin:
             if line.strip() == "kill":
                 cluster.remove_node(nodes[1], allow_graceful=False)
+                kill_workers(folder / "node1")
                 print("killed", flush=True)
     finally:
         cluster.shutdown()
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+def kill_workers(data: Path) -> None:
+    """Kill the processes that have the data root `data`: a node's, which would live on for a moment."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's, or one that has ended
+            if f"FDFA_DATA={data}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":
