@@ -15,8 +15,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-# How often an idle thread of torch's looks for work before it sleeps: for some 0.2 ms in place of 5, so that
-# others may have its core (see `network.layers.fourier`). Read when torch is loaded.
+# How often an idle thread of torch's looks for work before it sleeps: for some 0.5 ms in place of 10, so
+# that others may have its core (see `network.layers.fourier`). Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
