@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -120,9 +121,12 @@ def test_digits_do_not_depend_on_the_number_of_threads():
 def test_each_thread_computes_alone_and_torch_keeps_its_own():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    threads = fourier._threads(3)
-    assert torch.get_num_threads() == 3
-    assert list(threads.map(lambda _: torch.get_num_threads(), range(12))) == [1] * 12
+    with fourier._threads.__wrapped__(3) as threads:
+        assert len(threads._threads) == 3
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 3
+        assert list(threads.map(lambda _: torch.get_num_threads(), range(12))) == [1] * 12
     torch.set_num_threads(before)
 
 
@@ -155,14 +159,15 @@ def test_a_layer_s_passes_are_transformed(transformed):
     assert layer.vjp(params, saved, y, need_dx=False)[1] is None
 
 
-def test_the_way_back_to_few_channels_is_transformed(transformed):
-    layer, x = Conv2d(3, 32, 5, padding=2), images(16, 3, 32, 32)
+@pytest.mark.parametrize("padding", [1, 2])
+def test_the_way_back_to_few_channels_is_transformed(transformed, padding):
+    layer, x = Conv2d(3, 32, 5, padding=padding), images(16, 3, 32, 32)
     params = parameters(layer)
     y, saved = layer.forward(params, x, Mode(training=True))
     assert transformed == []
     _, dx = layer.vjp(params, saved, y)
     assert transformed == ["convolve"]
-    expected = torch.nn.grad.conv2d_input(x.shape, params[layer.key("weight")], y, padding=2)
+    expected = torch.nn.grad.conv2d_input(x.shape, params[layer.key("weight")], y, padding=padding)
     torch.testing.assert_close(dx, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -180,7 +185,7 @@ def test_the_way_back_to_few_channels_is_transformed(transformed):
             False,
         ),  # channels fill vectors, and images do not fill tiles
         (Conv2d(64, 192, 5, padding=2), (15, 15), False),
-        (Conv2d(100, 33, 3), (16, 16), False),
+        (Conv2d(100, 33, 3), (58, 58), False),
         (Conv2d(15, 40, 9), (28, 28), False),
         (Conv2d(15, 40, 5, stride=2), (51, 51), False),
         (Conv2d(30, 80, 5, groups=2), (28, 28), False),
@@ -191,12 +196,28 @@ def test_which_shapes_are_transformed(transformed, layer, sides, taken):
     assert transformed == ["convolve"] * taken
 
 
-@pytest.mark.parametrize("shape", [(8, 14, 28, 28), (8, 15, 4, 28)])
-def test_inputs_that_do_not_fit_are_refused_as_ever(transformed, shape):
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(LARGE, (8, 14, 28, 28)), (LARGE, (8, 15, 4, 28)), (Conv2d(15, 40, 8), (8, 15, 1, 1))],
+)
+def test_inputs_that_do_not_fit_are_refused_as_ever(transformed, layer, shape):
     """NNPACK would compute something."""
     with pytest.raises(RuntimeError):
-        LARGE.forward(parameters(LARGE), images(*shape), Mode(training=True))
+        layer.forward(parameters(layer), images(*shape), Mode(training=True))
     assert transformed == []
+
+
+@pytest.mark.parametrize("layer", [Conv2d(6, 64, 5, groups=2), Conv2d(24, 24, 5, padding=5)])
+def test_groups_and_wide_padding_are_left_alone(transformed, layer):
+    params, x = parameters(layer), images(8, layer.inputs, 32, 32)
+    y, saved = layer.forward(params, x, Mode(training=True))
+    grads, dx = layer.vjp(params, saved, y)
+    assert transformed == []
+    wanted = [t.detach().requires_grad_() for t in (*params.values(), x)]
+    again = F.conv2d(wanted[2], *wanted[:2], padding=layer.padding, groups=layer.groups)
+    expected = torch.autograd.grad(again, wanted, y)
+    for found, exact in zip((*grads.values(), dx), expected, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-2)
 
 
 def test_few_samples_are_convolved_directly(transformed):

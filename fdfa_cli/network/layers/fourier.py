@@ -136,14 +136,14 @@ def _threads(count: int) -> ThreadPoolExecutor:
     threads = ThreadPoolExecutor(count, "fourier", _alone)
     barrier = Barrier(count)
     list(threads.map(lambda _: barrier.wait(), range(count)))  # each of them has begun
-    torch.set_num_threads(count)  # where the number is one for all threads: MKL's
+    torch.set_num_threads(count)  # for threads that are begun later: they take over what was set last
     return threads
 
 
 def _alone() -> None:
     """Let torch compute on this thread only."""
     torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread that has not asked takes over, later, what another one sets
+    torch.get_num_threads()  # else it would still take over what another one sets
 
 
 @cache
