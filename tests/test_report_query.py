@@ -196,6 +196,8 @@ def test_the_table_of_groups_counts_every_end_and_names_once_what_all_share(runs
     assert "10 runs: 8 completed, 1 diverged, 1 failed" in out
     assert "± 95 % Student-t interval over the completed runs of a group" in out
     assert any(line.endswith("failed: out of memory") for line in out)
+    mixed = ask(capsys, runs, "--group-by", "network", "--where", "rule=bp,dfa").splitlines()
+    assert mixed[0] == "data digits   epochs 2   seeds 0-3"  # each once, of the two rules' runs
 
 
 def test_without_other_ends_there_are_no_columns_for_them(runs, capsys):

@@ -125,9 +125,9 @@ def test_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path, steps, overri
     assert_same_run(whole, run)
 
 
-def start_process(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "fdfa_cli", "train", *arguments, "--results", str(folder), "--quiet"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start_process(folder: Path, *arguments: str, quiet: bool = True) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fdfa_cli", "train", *arguments, "--results", str(folder)]
+    return subprocess.Popen(command + ["--quiet"] * quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def epochs_stored(folder: Path) -> int:
@@ -208,6 +208,20 @@ def test_signalled_twice_at_once_it_leaves_a_checkpoint(tmp_path, uninterrupted,
     (path,) = tmp_path.iterdir()
     assert Run.open(path).record.error is not None
     assert "twice" not in Run.open(path).record.error
+    assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
+    assert_same_run(uninterrupted, Run.open(path))
+
+
+def test_a_training_whose_reader_goes_is_interrupted(tmp_path, uninterrupted):
+    """As in `fdfa train … 2>&1 | head -2`."""
+    process = start_process(tmp_path, *LONG, quiet=False)
+    assert process.stderr is not None
+    with process, process.stderr:
+        while not (line := process.stderr.readline()).startswith(b"epoch"):
+            assert line  # not its end
+    assert process.returncode != 0
+    (path,) = tmp_path.iterdir()
+    assert Run.open(path).status == "interrupted"
     assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
     assert_same_run(uninterrupted, Run.open(path))
 

@@ -92,7 +92,7 @@ def _shared(groups: Sequence[Group], query: Query) -> str:
         found = {run.record.facts.get(name, run.record.summary.get(name)) for run in runs}
         if name not in query.by and len(found) == 1:
             parts.append(f"{name} {found.pop()}")
-    seeds = {tuple(sorted(run.record.facts["seed"] for run in group.completed)) for group in groups}
+    seeds = {tuple(sorted({run.record.facts["seed"] for run in group.completed})) for group in groups}
     if "seed" not in query.by and len(seeds) == 1 and (common := seeds.pop()):
         whole = len(common) > 1 and common == tuple(range(common[0], common[-1] + 1))
         listed = f"{common[0]}-{common[-1]}" if whole else ", ".join(map(str, common))

@@ -276,4 +276,6 @@ def _reserve(results: Path, name: str) -> Path:
 def _outcome(error: BaseException) -> Status:
     if isinstance(error, Diverged):
         return "diverged"
-    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit) else "failed"
+    # A broken pipe: whoever read the progress has gone, as `head` does.
+    stopped = Interrupted | KeyboardInterrupt | SystemExit | BrokenPipeError
+    return "interrupted" if isinstance(error, stopped) else "failed"
