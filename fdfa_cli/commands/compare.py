@@ -119,12 +119,11 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
     """What to compare on each recipe; the options lie over its section."""
     from fdfa_cli.compare.plan import plan
     from fdfa_cli.errors import UsageError
-    from fdfa_cli.recipe.library import find
+    from fdfa_cli.recipe.library import find, split
     from fdfa_cli.recipe.load import Place, load
     from fdfa_cli.recipe.overrides import apply, assign
 
-    overrides = [item for item in recipes if "=" in item and not Path(item).is_file()]
-    names = [item for item in recipes if item not in overrides]
+    names, overrides = split(recipes)
     if not names:
         raise UsageError("give a RECIPE (see `fdfa recipe list`)")
     options: dict[str, Any] = {

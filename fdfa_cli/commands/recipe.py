@@ -23,9 +23,9 @@ def check(
     """Check recipes without running them; every problem of every file is reported."""
     _load(plugin)
     from fdfa_cli.errors import UsageError
+    from fdfa_cli.recipe.library import split
 
-    overrides = [item for item in files if "=" in item and not Path(item).is_file()]
-    recipes = [item for item in files if item not in overrides]
+    recipes, overrides = split(files)
     if not recipes:
         raise UsageError("give a FILE to check")
     failed = False

@@ -5,6 +5,7 @@ A sentence names the option, says what is allowed and what was found, and the ne
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -43,6 +44,42 @@ _EXPECTED = {
     "string_too_short": "text of at least {min_length} characters",
     "string_too_long": "text of at most {max_length} characters",
     "string_pattern_mismatch": "text that matches {pattern}",
+}
+
+#: What other programs call the options and sections of a recipe; without case, `_` and `-`.
+_SYNONYMS = {
+    "lr": "learningrate stepsize eta lrate",
+    "weight_decay": "wd l2 l2penalty l2regularization",
+    "betas": "beta beta1 beta2",
+    "eps": "epsilon",
+    "momentum": "mu",
+    "batch_size": "bs batch minibatch minibatchsize trainbatchsize perdevicetrainbatchsize",
+    "epochs": "nepochs numepochs maxepochs nbepochs numtrainepochs passes",
+    "seed": "randomseed randomstate manualseed rngseed",
+    "loss": "criterion lossfn lossfunction objective",
+    "precision": "dtype amp mixedprecision",
+    "threads": "nthreads numthreads cpus",
+    "device": "gpu accelerator",
+    "hidden": "hiddensize hiddensizes hiddenunits hiddenlayers hiddenlayersizes layers units",
+    "norm": "bn batchnorm normalization layernorm",
+    "activation": "act nonlinearity",
+    "dropout": "dropoutrate dropoutprob",
+    "validation": "val valsize valsplit validationsize validationsplit validationfraction",
+    "limit": "subset maxsamples nsamples numsamples",
+    "normalize": "standardize",
+    "augment": "augmentation augmentations",
+    "resize": "imagesize imgsize",
+    "folder": "root path dir datadir",
+    "n_classes": "classes numclasses nclasses",
+    "warmup": "warmupepochs",
+    "gamma": "decayrate lrdecay",
+    "every": "stepsize interval",
+    "data": "dataset datasets",
+    "network": "model net architecture arch",
+    "rule": "algorithm learningrule method",
+    "optimizer": "optim optimiser opt",
+    "schedule": "scheduler lrscheduler lrschedule",
+    "training": "train trainer",
 }
 
 
@@ -136,8 +173,12 @@ def _expected(details: ErrorDetails) -> str:
 def _hint(value: object, errors: Sequence[ErrorDetails]) -> str:
     if not isinstance(value, str):
         return ""
-    if yaml12.is_number(value) and any(e["type"] in ("int_type", "float_type") for e in errors):
+    wanted = {e["type"] for e in errors} & {"int_type", "float_type"}
+    if wanted and yaml12.is_number(value):
         return ": remove the quotes"
+    if wanted and yaml12.is_number(value.replace(",", ".", 1)):
+        fraction = "float_type" in wanted
+        return ": write a decimal point, not a comma" if fraction else ": write it without a comma"
     expected = " ".join(e["ctx"]["expected"] for e in errors if e["type"] == "literal_error")
     return did_you_mean(value, re.findall("'([^']*)'", expected))
 
@@ -151,6 +192,23 @@ def _registry(path: KeyPath, tree: dict[str, Any]) -> Registry[Any]:
 
 def _names(registry: Registry[Any]) -> str:
     return f"the name of a {registry.kind} ({', '.join(registry)})"
+
+
+def _synonyms(name: str) -> list[str]:
+    """What options and sections called `name` in other programs are called here."""
+    bare = re.sub("[-_ ]", "", name).lower()
+    return [ours for ours, theirs in _SYNONYMS.items() if bare in (ours.replace("_", ""), *theirs.split())]
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    """The one of `known` that `name` is another word for."""
+    return next((ours for ours in _synonyms(name) if ours in known), None)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The hint at the one of `known` that `name` is another word for, or is spelled alike."""
+    meant = _meant(name, known)
+    return f", did you mean {meant!r}?" if meant else did_you_mean(name, known)
 
 
 def _unknown_key(path: KeyPath, tree: dict[str, Any]) -> str:
@@ -168,20 +226,35 @@ def _unknown_key(path: KeyPath, tree: dict[str, Any]) -> str:
         owner = f"{registry.kind} {_value(tree, (*above, 'name'))!r}"
         others = [name for name, other in registry.models().items() if key in other.model_fields]
         elsewhere = f"; {', '.join(others)} would take it" if others else ""
+    meant, home = _meant(str(key), options), _section_with(str(key), tree)
+    if meant is None and not elsewhere and home is not None:
+        hint = f", did you mean {'.'.join(home)!r}?"
+    else:
+        hint = _nearest(str(key), options)
     listed = f"options: {', '.join(options)}" if options else "it has none"
-    return f"unknown option {key!r} of {owner}{did_you_mean(str(key), options)} ({listed}{elsewhere})"
+    return f"unknown option {key!r} of {owner}{hint} ({listed}{elsewhere})"
 
 
 def _unknown_section(key: str, tree: dict[str, Any]) -> str:
-    for section, field in Recipe.model_fields.items():
-        model = model_of(field, tree.get(section))
-        if model is not None and key in model.model_fields and key != "name":
-            return (
-                f"{key!r} is an option of {section}: `{section}.{key}=…` on the command line, "
-                f"in a file indented under `{section}:`"
-            )
     sections = list(Recipe.model_fields)
-    return f"unknown section {key!r}{did_you_mean(key, sections)} (sections: {', '.join(sections)})"
+    if home := _section_with(key, tree):
+        section, name = home
+        is_called = "is" if name == key else f"is called {name!r} here,"
+        return (
+            f"{key!r} {is_called} an option of {section}: `{section}.{name}=…` on the command line, "
+            f"in a file indented under `{section}:`"
+        )
+    return f"unknown section {key!r}{_nearest(key, sections)} (sections: {', '.join(sections)})"
+
+
+def _section_with(key: str, tree: dict[str, Any]) -> tuple[str, str] | None:
+    """The section of `tree` that takes the option `key`, and what it is called there."""
+    names = [key, *(name for name in _synonyms(key) if name not in Recipe.model_fields)]
+    for name, (section, field) in itertools.product(names, Recipe.model_fields.items()):
+        model = model_of(field, tree.get(section))
+        if model is not None and name in model.model_fields and name != "name":
+            return section, name
+    return None
 
 
 def _missing(path: KeyPath, tree: dict[str, Any]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from fdfa_cli.errors import UnknownName, UsageError
+from fdfa_cli.errors import UnknownName, UsageError, did_you_mean
 
 #: A shipped recipe as people write it, with or without its folder and suffix.
 _SPELLED = re.compile(r"((?:\./)?(?:recipes/)?)(.*?)(\.ya?ml)?", re.DOTALL)
@@ -17,6 +18,15 @@ def shipped() -> dict[str, Path]:
     installed = Path(__file__).parent / "shipped"
     root = installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
     return {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
+
+
+def split(items: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recipes among `items`, and the overrides: whatever holds a `=` and is no file."""
+
+    def override(item: str) -> bool:
+        return "=" in item and (not _exists(Path(item)) or Path(item).is_dir())
+
+    return [item for item in items if not override(item)], [item for item in items if override(item)]
 
 
 def find(name: str) -> Path:
@@ -34,9 +44,14 @@ def find(name: str) -> Path:
     before, short, after = spelled.groups("")
     if short in recipes:
         return recipes[short]
-    siblings = [str(f) for f in file.parent.glob("*.y*ml")] if _exists(file.parent) else []
-    near = difflib.get_close_matches(name, siblings, n=3)
-    raise UnknownName("recipe", name, [*near, *(before + recipe + after for recipe in recipes)])
+    if _exists(file, denied=True):
+        return file  # whoever opens it says that it may not be read
+    if near := _siblings(file):
+        raise UsageError(f"there is no file {name}{did_you_mean(name, near)}")
+    meant = difflib.get_close_matches(short, recipes, n=1)
+    if (before or after) and not meant:
+        raise UsageError(f"there is no file {name}, and no recipe of that name (see `fdfa recipe list`)")
+    raise UnknownName("recipe", name, [before + recipe + after for recipe in recipes])
 
 
 def summary(file: Path) -> str:
@@ -63,8 +78,23 @@ def copy(name: str, destination: Path, *, force: bool = False) -> Path:
     return target
 
 
-def _exists(file: Path) -> bool:
+def _siblings(file: Path) -> list[str]:
+    """The recipe files in the folder of `file` whose names are like its own."""
     try:
-        return file.exists()
-    except (OSError, ValueError):  # a name too long, a folder that may not be entered, a zero byte
+        names = [f.name for f in file.parent.iterdir() if f.suffix in (".yaml", ".yml")]
+    except (OSError, ValueError):  # there is no such folder, or it may not be entered
+        return []
+    stems = [Path(name).stem for name in names]
+    near = difflib.get_close_matches(file.stem, stems)
+    return [str(file.parent / name) for stem in near for name in names if Path(name).stem == stem]
+
+
+def _exists(file: Path, denied: bool = False) -> bool:
+    """Whether there is such a file; `denied` where its folder may not be entered."""
+    try:
+        file.lstat()
+    except PermissionError:
+        return denied
+    except (OSError, ValueError):  # none of that name, a name too long, a zero byte
         return False
+    return True

@@ -203,7 +203,8 @@ def _bad_key(node: yaml.Node) -> str:
         return "a list or mapping cannot be a key: keys are names, such as rule"
     if node.value == "":
         return "a name is missing before the colon"
-    return f"{node.value[:40]!r} is not a name: keys are names, such as rule"
+    said = f"{node.value[:40]!r} is not a name: keys are names, such as rule"
+    return f"{said}; a number has a decimal point, not a comma" if node.value.isdigit() else said
 
 
 def _decode(data: bytes, source: str) -> str:
