@@ -70,7 +70,7 @@ _SYNONYMS = {
     "augment": "augmentation augmentations",
     "resize": "imagesize imgsize",
     "folder": "root path dir datadir",
-    "n_classes": "classes numclasses nclasses",
+    "n_classes": "classes numclasses",
     "warmup": "warmupepochs",
     "gamma": "decayrate lrdecay",
     "every": "stepsize interval",
