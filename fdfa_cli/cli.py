@@ -6,12 +6,14 @@ with ``--debug`` only. Nothing heavy is imported here, so ``--help`` answers at 
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
+import fdfa_cli
 from fdfa_cli import __version__
 from fdfa_cli.commands.compare import compare
 from fdfa_cli.commands.data import data_app
@@ -47,12 +49,15 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and what torch lacks.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Train deep networks without backpropagating errors, and compare the rules that do."""
+    told = logging.getLogger(fdfa_cli.__name__)
+    told.handlers = [logging.StreamHandler()] if debug else []
+    told.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 def run(arguments: list[str] | None = None) -> int:

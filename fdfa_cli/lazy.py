@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
     import torchvision
-    from torch.optim import rmsprop
+    from torch.optim import adam, rmsprop, sgd
 else:
 
     class _LazyModule(types.ModuleType):
@@ -56,6 +56,8 @@ else:
     F = _LazyModule("torch.nn.functional")
     torchvision = _LazyModule("torchvision")
     numpy = _LazyModule("numpy")
+    adam = _LazyModule("torch.optim.adam")
     rmsprop = _LazyModule("torch.optim.rmsprop")
+    sgd = _LazyModule("torch.optim.sgd")
 
-__all__ = ["F", "numpy", "rmsprop", "torch", "torchvision"]
+__all__ = ["F", "adam", "numpy", "rmsprop", "sgd", "torch", "torchvision"]

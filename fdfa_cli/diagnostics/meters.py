@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 from fdfa_cli.diagnostics.watch import Phase
+from fdfa_cli.internals import recording_mode
 from fdfa_cli.lazy import torch
 
 
@@ -53,10 +54,11 @@ class Scales:
         return before
 
     @contextmanager
-    def weighing(self) -> Iterator[None]:
-        """Weigh what is made inside."""
-        with _dispatch_mode()(self):
-            yield
+    def weighing(self) -> Iterator[bool]:
+        """Weigh what is made inside; gives whether torch shows it (see `internals`)."""
+        mode = _dispatch_mode()
+        with nullcontext() if mode is None else mode(self):
+            yield mode is not None
 
     def made(self, tensor: torch.Tensor) -> None:
         """Count the storage of `tensor` until its last holder lets go."""
@@ -86,7 +88,9 @@ class Scales:
 @cache
 def _dispatch_mode() -> Any:
     """The class of the mode that shows every operation of torch to a pair of scales."""
-    base: Any = torch.utils._python_dispatch.TorchDispatchMode
+    base: Any = recording_mode()
+    if base is None:
+        return None
 
     class Weighing(base):  # type: ignore[misc]  # torch does not type it
         def __init__(self, scales: Scales) -> None:
@@ -106,5 +110,13 @@ def _dispatch_mode() -> Any:
     return Weighing
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in mappings, tuples and lists of any depth."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _tensors(value)
+    elif isinstance(tree, tuple | list):
+        for value in tree:
+            yield from _tensors(value)

@@ -26,18 +26,19 @@ def phases(moment: Moment, twin: Session, generator: torch.Generator) -> dict[st
     signal     the rest of the rule: drawing its perturbations, loss, feedback, whatever it learns
     update     the optimizers, as applied to `twin`, whose tensors this changes
 
-    The bytes are those of tensors that the step has made and still holds, at the most in that phase.
+    The bytes are those of tensors that the step has made and still holds, at the most in that phase; None
+    where torch does not show what it makes (see `internals`).
     """
     watches = [Stopwatch(twin.device) for _ in range(TIMED)]
     for watch in watches:
         _step(moment, twin, generator, watch)
     scales = Scales()
-    with scales.weighing():
+    with scales.weighing() as weighed:
         _step(moment, twin, generator, scales)
     return {
         phase: {
             "seconds": median(watch.seconds[phase] for watch in watches),
-            "bytes": scales.peaks[phase],
+            "bytes": scales.peaks[phase] if weighed else None,
         }
         for phase in watches[0].seconds
     }

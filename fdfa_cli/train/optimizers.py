@@ -3,18 +3,20 @@
 An optimizer holds no tensor. What it keeps of a tensor's past gradients, its *moments*, is made by `moments`,
 owned by a `Ledger`, and moved in place with the tensor by `move`: so a checkpoint stores it as it stores any
 tensor, and the trials of a stack are rows of it. Torch's classes hide the same behind an object, which
-costs a tenth of a small network's step and a second of imports. Kernels are fused where there are such.
+costs a tenth of a small network's step and a second of imports. Kernels are fused where torch has such (see
+`internals`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from fdfa_cli.lazy import rmsprop, torch
+from fdfa_cli.internals import private
+from fdfa_cli.lazy import adam, rmsprop, sgd, torch
 from fdfa_cli.registry import OPTIMIZERS, Named
 
 #: What is kept of a tensor's past gradients, by name; each in the tensor's shape.
@@ -70,18 +72,21 @@ class SGD(Optimizer):
 
     def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
-        torch._fused_sgd_(
-            steps.tensors,
-            steps.grads,
-            steps.moments.get("velocity", []),
-            lr=lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            dampening=0.0,
-            maximize=False,
-            is_first_step=False,  # the first velocity is the gradient, and so is 0 · momentum + gradient
-        )
+        velocity = steps.moments.get("velocity", [])
+        given: dict[str, Any] = {
+            "lr": lr,
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "weight_decay": self.weight_decay,
+            "dampening": 0.0,
+            "maximize": False,
+        }
+        fused = private("_fused_sgd_")
+        if fused is None:
+            sgd.sgd(steps.tensors, steps.grads, [*velocity] or [None] * len(steps.tensors), **given)
+        else:
+            # The first velocity is the gradient, and so is 0 · momentum + gradient.
+            fused(steps.tensors, steps.grads, velocity, **given, is_first_step=False)
 
 
 class _Adaptive(Optimizer):
@@ -94,27 +99,29 @@ class _Adaptive(Optimizer):
         """Both averages."""
         return {"mean": torch.zeros_like(tensor), "square": torch.zeros_like(tensor)}
 
-    def _move(self, kernel: Callable[..., None], steps: Steps, lr: float) -> None:
+    def _move(self, kernel: str, steps: Steps, lr: float, decoupled: bool) -> None:
+        """By torch's private `kernel`, where it has that."""
+        given: dict[str, Any] = {
+            "lr": lr,
+            "beta1": self.betas[0],
+            "beta2": self.betas[1],
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "amsgrad": False,
+            "maximize": False,
+        }
+        tensors = steps.tensors, steps.grads, steps.moments["mean"], steps.moments["square"]
+        fused = private(kernel)
+        if fused is None:
+            before = [torch.full((), number - 1.0) for number in steps.numbers]
+            adam.adam(*tensors, [], before, decoupled_weight_decay=decoupled, **given)
+            return
         # The kernels read the number from a tensor on the device; those that step together share one.
         numbers = {
             number: torch.full((), number, dtype=torch.float32, device=steps.tensors[0].device)
             for number in set(steps.numbers)
         }
-        kernel(
-            steps.tensors,
-            steps.grads,
-            steps.moments["mean"],
-            steps.moments["square"],
-            [],
-            [numbers[number] for number in steps.numbers],
-            lr=lr,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            amsgrad=False,
-            maximize=False,
-        )
+        fused(*tensors, [], [numbers[number] for number in steps.numbers], **given)
 
 
 @OPTIMIZERS.register
@@ -126,7 +133,7 @@ class Adam(_Adaptive):
 
     def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
-        self._move(torch._fused_adam_, steps, lr)
+        self._move("_fused_adam_", steps, lr, decoupled=False)
 
 
 @OPTIMIZERS.register
@@ -139,7 +146,7 @@ class AdamW(_Adaptive):
 
     def move(self, steps: Steps, lr: float) -> None:
         """See `Optimizer.move`."""
-        self._move(torch._fused_adamw_, steps, lr)
+        self._move("_fused_adamw_", steps, lr, decoupled=True)
 
 
 @OPTIMIZERS.register

@@ -5,7 +5,7 @@ functorch, which on small networks takes as long as the sums. But a step is pure
 look at the values of a batched tensor: for inputs of one layout it always comes to the same operations. The
 second time, when all that the function caches is made, they are written down, as they arrive below vmap, into
 a `torch.fx` graph; from then on its generated code runs them. A function that does look at a value (of a
-tensor that is not batched) has no tape.
+tensor that is not batched) has no tape, and none has where torch lacks what recording takes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from fdfa_cli.internals import private, recording_mode
 from fdfa_cli.lazy import torch
 
 #: Tensors, in mappings and tuples of any depth.
@@ -34,7 +35,7 @@ class Taped:
 
     def __init__(self, function: Callable[..., Tree], *held: Tree) -> None:
         self._function, self._held = function, held
-        self._held_leaves = torch.utils._pytree.tree_leaves(held)
+        self._held_leaves = torch.utils._pytree.tree_leaves(held) if _recordable() else []
         #: By layout; None where the function looks at a value and has to be called.
         self._tapes: dict[object, Callable[..., Tree] | None] = {}
         #: Layouts that it has been called with.
@@ -42,6 +43,8 @@ class Taped:
 
     def __call__(self, *trees: Tree) -> Tree:
         """What the function gives; the first two times for inputs of this layout it is called."""
+        if not _recordable():
+            return self._function(*self._held, *trees)
         leaves, structure = torch.utils._pytree.tree_flatten(trees)
         layout = structure, *map(_layout, leaves)
         if layout in self._tapes:
@@ -126,18 +129,21 @@ def _is_same_view(result: Any, argument: Any) -> bool:
 
 
 @cache
+def _recordable() -> bool:
+    """Whether torch has what recording takes."""
+    taken = ("utils._pytree.tree_flatten", "ops.aten.add.Tensor._schema.is_mutable")
+    return recording_mode() is not None and all(private(path) is not None for path in taken)
+
+
+@cache
 def _watch() -> Callable[[_Recorder], Any]:
     """The mode in which a recorder sees every operation, below vmap."""
-    base: Any = torch.utils._python_dispatch.TorchDispatchMode
+    base: Any = recording_mode()
 
     class Watch(base):  # type: ignore[misc]  # torch does not type it
         def __init__(self, recorder: _Recorder) -> None:
             super().__init__()
             self._recorder = recorder
-
-        @classmethod
-        def _should_skip_dynamo(cls) -> bool:
-            return False  # to tell the compiler so, torch would import all of it
 
         def __torch_dispatch__(
             self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

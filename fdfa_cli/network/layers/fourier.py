@@ -23,9 +23,10 @@ from itertools import chain
 from threading import Barrier
 from typing import TypeVar
 
+from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.layers.memory import plain
-from fdfa_cli.network.layers.processor import AMD, maker, vectors
+from fdfa_cli.network.layers.processor import AMD, maker, reference, vectors
 from fdfa_cli.streams import Shape
 
 Found = TypeVar("Found")
@@ -153,4 +154,7 @@ def _direct_is_slow() -> bool:
     At sixteen, oneDNN's direct convolutions take no longer.
     """
     halves = vectors() == "AVX2" or (vectors() == "AVX512" and maker() == (AMD, 25))
-    return halves and hasattr(torch, "_nnpack_spatial_convolution") and torch._nnpack_available()
+    if reference() or not halves or private("_nnpack_spatial_convolution") is None:
+        return False
+    available = private("_nnpack_available")
+    return available is not None and bool(available())

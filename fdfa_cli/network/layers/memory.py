@@ -14,6 +14,7 @@ as it comes.
 
 from __future__ import annotations
 
+from fdfa_cli.internals import private
 from fdfa_cli.lazy import torch
 from fdfa_cli.streams import Shape
 
@@ -47,7 +48,14 @@ def cast(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def wrapped(t: torch.Tensor) -> bool:
     """Whether a transform of `torch.func` runs over it."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(t)
+    told = private("_C._functorch.is_functorch_wrapped_tensor")
+    if told is not None:
+        return bool(told(t))
+    try:
+        t.data_ptr()
+    except RuntimeError:  # a wrapper has no memory of its own
+        return True
+    return False
 
 
 def plain(t: torch.Tensor) -> bool:

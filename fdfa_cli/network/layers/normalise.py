@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.memory import cast, wrapped
+from fdfa_cli.network.layers.processor import reference
 from fdfa_cli.network.layers.trials import Three, stackable
 
 #: Which of dx, ∇γ and ∇β are asked for.
@@ -124,7 +125,7 @@ def _fold(x: torch.Tensor, dy: torch.Tensor | None = None) -> int:
     As it is where autograd records or `torch.func.vmap` stacks, which know torch's own kernels only.
     """
     channels = x.shape[1]
-    if 2 * channels > WIDTH or x.dtype.itemsize < 4:
+    if 2 * channels > WIDTH or x.dtype.itemsize < 4 or reference():
         return 1
     if x.device.type != "cpu" or x.requires_grad or wrapped(x) or (dy is not None and wrapped(dy)):
         return 1

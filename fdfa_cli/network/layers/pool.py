@@ -7,13 +7,15 @@ shape; so what is saved is that, and the input may be freed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
 
 from fdfa_cli.errors import UsageError
+from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
 from fdfa_cli.network.layers.conv import window_positions
-from fdfa_cli.network.layers.memory import empty_images
+from fdfa_cli.network.layers.memory import channels_last, empty_images
 from fdfa_cli.streams import Shape
 
 
@@ -127,7 +129,11 @@ class AdaptiveAvgPool2d(Layer):
     def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
         """The mean of dx."""
         # Not F.adaptive_avg_pool2d: for one window it calls as_strided_, which vmap has no rule for.
-        mean: torch.Tensor = torch.ops.aten._adaptive_avg_pool2d(dx, [self.side] * 2)
+        pool = private("ops.aten._adaptive_avg_pool2d")
+        if pool is None:
+            down, across = self._means(dx, saved)
+            return down @ dx @ across.mT
+        mean: torch.Tensor = pool(dx, [self.side] * 2)
         return mean
 
     def vjp(
@@ -136,7 +142,24 @@ class AdaptiveAvgPool2d(Layer):
         """Each dy spread over its window."""
         if not need_dx:
             return {}, None
-        return {}, torch.ops.aten._adaptive_avg_pool2d_backward(dy, empty_images(dy, saved))
+        spread = private("ops.aten._adaptive_avg_pool2d_backward")
+        if spread is None:
+            down, across = self._means(dy, saved)
+            return {}, channels_last(down.mT @ dy @ across)
+        return {}, spread(dy, empty_images(dy, saved))
+
+    def _means(self, like: torch.Tensor, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+        """What takes the mean of each window's rows (side×H), and of its columns (side×W)."""
+        down, across = (_window_means(self.side, length).to(like) for length in shape[1:])
+        return down, across
+
+
+@cache
+def _window_means(side: int, length: int) -> torch.Tensor:
+    """`side`×`length`: row i has 1/n at the n places from ⌊i·length/side⌋ to before ⌈(i+1)·length/side⌉."""
+    place, window = torch.arange(length), torch.arange(side)[:, None]
+    inside = (place >= window * length // side) & (place < -(-(window + 1) * length // side))
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _require_image(shape: Shape, what: str) -> None:

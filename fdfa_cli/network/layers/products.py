@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from functools import cache
 
+from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.layers.memory import plain
-from fdfa_cli.network.layers.processor import AMD, maker, vectors
+from fdfa_cli.network.layers.processor import AMD, maker, reference, vectors
 
 #: Multiplications from which oneDNN's products are quicker, on one thread and on two.
 LARGE = 1 << 22
@@ -48,5 +49,6 @@ def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 @cache
 def _onednn_is_quicker() -> bool:
     """Whether this processor has vectors of 512 bits that MKL does not use."""
-    available = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # private, and not in every build
-    return available and maker()[0] == AMD and vectors() == "AVX512"
+    if reference() or maker()[0] != AMD or vectors() != "AVX512":
+        return False
+    return private("ops.mkldnn._linear_pointwise") is not None
