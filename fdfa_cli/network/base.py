@@ -70,8 +70,11 @@ class Network:
         return self.chain.leaves(self.shape)
 
     def predict(self, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B×C) in evaluation mode."""
-        return self.chain.forward(params, x, Mode(training=False, buffers=buffers))[0]
+        """Logits (B×C) in evaluation mode; a block's activations are freed before the next one runs."""
+        mode = Mode(training=False, buffers=buffers)
+        for block in (*self.blocks, self.output):
+            x = block.forward(params, x, mode)[0]
+        return x
 
     @cached_property
     def at_activations(self) -> Network:
