@@ -24,7 +24,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, field_validator
 from pydantic_core import CoreSchema, core_schema
 
 from fdfa_cli.errors import UnknownName, UsageError
@@ -37,14 +37,30 @@ if TYPE_CHECKING:
     from fdfa_cli.train.schedules import Schedule
 
 
+#: The largest number that an option takes, up or down. Tensors are float32, which ends at 3.4e38: a sum, a
+#: range or a product of some such options must still be one of its numbers.
+LARGEST = 1e30
+
+
 class Options(BaseModel):
-    """Frozen, strict, finite: an unknown key, a wrong type or a NaN is an error, never ignored."""
+    """Frozen, strict, finite: an unknown key, a wrong type or a NaN is an error, never ignored.
+
+    So is a number that no tensor could hold.
+    """
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
     #: The option that a recipe may give alone, in the place of all of them (``prune: median``).
     shorthand: ClassVar[str | None] = None
+
+    @field_validator("*")
+    @classmethod
+    def _fits_a_tensor(cls, value: Any) -> Any:
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and abs(number) > LARGEST:
+                raise ValueError(f"must be between -{LARGEST:g} and {LARGEST:g}, not {number:g}")
+        return value
 
 
 class Named(Options):

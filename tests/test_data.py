@@ -131,8 +131,12 @@ def test_the_cut_follows_its_own_seed_and_limit_keeps_the_rest_apart() -> None:
     small = load("digits", Path(), limit=50)
     assert small.train.labels.bincount().tolist() == [5] * 10
     assert set(small.train.index.tolist()) < set(base.train.index.tolist())
-    assert torch.equal(small.validation.index, base.validation.index)
-    assert len(load("digits", Path(), limit=5000).train) == 1197
+    assert small.validation.labels.bincount().tolist() == [5] * 10
+    assert set(small.validation.index.tolist()) < set(base.validation.index.tolist())
+    assert torch.equal(small.test.index, base.test.index)
+    many = load("digits", Path(), limit=5000)
+    assert torch.equal(many.train.index, base.train.index)
+    assert torch.equal(many.validation.index, base.validation.index)
     everything = load("digits", Path(), validation=0)
     assert (len(everything.train), len(everything.validation)) == (1397, 0)
 

@@ -65,6 +65,10 @@ def plan(document: Document, name: str) -> Task:
         message = "no section compare: add it, or give --rules, as in --rules bp,dfa,fdfa"
         raise fail([Finding(document.place(()), message)])
     _check(compare, document)
+    counts = recipe.data.counts()
+    if counts is not None and not counts.test:
+        message = "rules are compared by their test accuracy, and these options leave no test set"
+        raise fail([Finding(document.place(("data",)), message)])
     seeds = seed_list(compare.seeds, recipe.training.seed)
     base = without_sections(document)
     configurations: dict[str, Configuration] = {}

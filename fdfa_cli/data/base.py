@@ -6,10 +6,11 @@ images as uint8; `Subset.batch` gathers, augments and normalises a whole batch w
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field
 
@@ -38,6 +39,14 @@ Amount = Annotated[int | float, Field(ge=0), AfterValidator(_number_or_fraction)
 TEST_SEED = 0
 
 
+class Counts(NamedTuple):
+    """Numbers of samples: of the training and the test file, or of the sets that are made of them."""
+
+    train: int
+    test: int
+    validation: int = 0
+
+
 class Data(Named):
     """A data set, by its options. The class docstring says where it comes from and its licence.
 
@@ -51,8 +60,15 @@ class Data(Named):
     split_seed: Annotated[int, Field(ge=0, lt=2**32, description="of the cut; not the run's seed")] = 0
     limit: Annotated[
         int | None,
-        Field(ge=1, description="train on at most this many samples, each class in its share; for trials"),
+        Field(
+            ge=1,
+            description="train on at most this many samples and validate on at most as many, each class in "
+            "its share; for trials. The test set stays whole, so that test accuracies compare",
+        ),
     ] = None
+
+    #: How often the training file's samples are in memory at the most, while they are read and cut.
+    copies: ClassVar[float] = 2.0
 
     @abstractmethod
     def shape(self) -> Shape:
@@ -71,6 +87,39 @@ class Data(Named):
 
         Raises `DataNotFound` and `DataCorrupt` as `load` does.
         """
+
+    def counts(self) -> Counts | None:
+        """How many samples the files hold, where that is known without them; else None.
+
+        Raises `UsageError` where the options leave none to train on.
+        """
+        return None
+
+    def counted(self, root: Path) -> Counts | None:
+        """As `counts`, where the files under `root` may be looked at, but not read; else None."""
+        return self.counts()
+
+    def sizes(self, counts: Counts) -> Counts:
+        """How many samples of files that hold so many are for training, validation and testing.
+
+        Raises `UsageError` where `validation` leaves nothing to train on.
+        """
+        validation = count_of(self.validation, counts.train)
+        if validation >= counts.train:
+            raise UsageError(
+                f"data.validation: {validation} of the {counts.train} training samples of {self.name!r} "
+                f"leaves none to train on; the most is {counts.train - 1}"
+            )
+        limit = counts.train if self.limit is None else self.limit
+        return Counts(min(counts.train - validation, limit), counts.test, min(validation, limit))
+
+    def sample_bytes(self) -> int:
+        """Bytes that a stored sample takes in memory, without its label."""
+        return 4 * math.prod(self.shape())
+
+    def reading_bytes(self, counts: Counts) -> int:
+        """Bytes that `load` takes at the most, of files that hold so many samples."""
+        return round(self.sample_bytes() * (self.copies * counts.train + counts.test))
 
     def files(self, root: Path) -> dict[str, Path]:
         """Every file that `read` reads, by the path it has under a root; none for a set that needs none.
@@ -100,15 +149,12 @@ class Data(Named):
         leaves nothing to train on. Never downloads.
         """
         file, test = self.read(root)
-        count = count_of(self.validation, len(file))
-        if count >= len(file):
-            raise UsageError(
-                f"data.validation: {count} of the {len(file)} training samples of {self.name!r} "
-                f"leaves none to train on; the most is {len(file) - 1}"
-            )
-        validation, train = file.cut(count, self.split_seed)
-        if self.limit is not None and self.limit < len(train):
-            train, _ = train.cut(self.limit, self.split_seed)
+        sizes = self.sizes(Counts(len(file), len(test)))
+        validation, train = file.cut(count_of(self.validation, len(file)), self.split_seed)
+        if sizes.train < len(train):
+            train, _ = train.cut(sizes.train, self.split_seed)
+        if sizes.validation < len(validation):
+            validation, _ = validation.cut(sizes.validation, self.split_seed)
         transform = self.transform(file)
         still = transform and replace(transform, augment=())
         return Splits(

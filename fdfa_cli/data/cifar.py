@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import Amount, Subset
+from fdfa_cli.data.base import Amount, Counts, Subset
 from fdfa_cli.data.images import DownloadedImages
 from fdfa_cli.lazy import torch, torchvision
 from fdfa_cli.registry import DATA
@@ -19,6 +19,7 @@ class CifarImages(DownloadedImages):
     """32×32 colour images in pickled batches, 50 000 to train and 10 000 to test."""
 
     stored: ClassVar[tuple[int, int]] = (3, 32)
+    copies: ClassVar[float] = 3.0  # as they come out of the pickles, together, and cut
     #: The key of the labels in a batch, and the batches of the test file; the others are for training.
     labels: ClassVar[str]
     test_file: ClassVar[str]
@@ -26,6 +27,10 @@ class CifarImages(DownloadedImages):
     validation: Annotated[
         Amount, Field(description="samples, or fraction, cut from the 50 000 of the training file")
     ] = 5000
+
+    def counts(self) -> Counts:
+        """See `Data.counts`."""
+        return Counts(50_000, 10_000)
 
     def read(self, root: Path) -> tuple[Subset, Subset]:
         """See `Data.read`."""

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import TEST_SEED, Amount, Subset
+from fdfa_cli.data.base import TEST_SEED, Amount, Counts, Subset
 from fdfa_cli.data.images import ImageData
 from fdfa_cli.errors import DataCorrupt
 from fdfa_cli.lazy import numpy, torch
@@ -19,6 +19,8 @@ from fdfa_cli.registry import DATA
 SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 #: Samples held out for testing: the file has no test part of its own, so the cut is fixed here.
 TEST = 400
+#: All others.
+TRAIN = 1397
 
 
 @DATA.register
@@ -42,6 +44,10 @@ class Digits(ImageData):
     def classes(self) -> int:
         """Ten."""
         return 10
+
+    def counts(self) -> Counts:
+        """See `Data.counts`."""
+        return Counts(TRAIN, TEST)
 
     def read(self, root: Path) -> tuple[Subset, Subset]:
         """See `Data.read`; `root` is not looked at. Both parts are numbered as in the file."""

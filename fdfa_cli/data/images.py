@@ -56,6 +56,11 @@ class ImageData(Data):
         int | None, Field(ge=1, description="pixels a side of the network's input; as stored when absent")
     ] = None
 
+    def sample_bytes(self) -> int:
+        """See `Data.sample_bytes`: a byte for each pixel and channel, before it is resized."""
+        channels, side = self.stored_shape()
+        return channels * side**2
+
     def stored_shape(self) -> tuple[int, int]:
         """Channels and pixels a side of the stored images."""
         assert self.stored is not None, "a set whose options decide overrides this"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import Amount, Subset
+from fdfa_cli.data.base import Amount, Counts, Subset
 from fdfa_cli.data.images import DownloadedImages
 from fdfa_cli.lazy import torch, torchvision
 from fdfa_cli.registry import DATA
@@ -25,6 +25,10 @@ class IdxImages(DownloadedImages):
     def classes(self) -> int:
         """Ten."""
         return 10
+
+    def counts(self) -> Counts:
+        """See `Data.counts`."""
+        return Counts(60_000, 10_000)
 
     def read(self, root: Path) -> tuple[Subset, Subset]:
         """See `Data.read`."""

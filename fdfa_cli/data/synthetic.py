@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import Amount, Data, Subset, count_of
+from fdfa_cli.data.base import Amount, Counts, Data, Subset, count_of
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.registry import DATA
@@ -42,11 +42,20 @@ class Synthetic(Data):
         """As the options say."""
         return self.n_classes
 
-    def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`; `root` is not looked at. Test vectors are the last ones."""
+    def reading_bytes(self, counts: Counts) -> int:
+        """See `Data.reading_bytes`: while they are made, the teacher's hidden units lie beside them."""
+        return super().reading_bytes(counts) + 2 * 4 * self.hidden * self.samples
+
+    def counts(self) -> Counts:
+        """See `Data.counts`."""
         held_out = count_of(self.test, self.samples)
         if held_out >= self.samples:
             raise UsageError(f"data.test: {held_out} of {self.samples} samples leaves none to train on")
+        return Counts(self.samples - held_out, held_out)
+
+    def read(self, root: Path) -> tuple[Subset, Subset]:
+        """See `Data.read`; `root` is not looked at. Test vectors are the last ones."""
+        train, _, _ = self.counts()
         chance = torch.Generator().manual_seed(self.seed)
         first = torch.randn(self.inputs, self.hidden, generator=chance) / self.inputs**0.5
         second = torch.randn(self.hidden, self.n_classes, generator=chance)
@@ -56,5 +65,4 @@ class Synthetic(Data):
         replaced = torch.rand(self.samples, generator=chance) < self.noise
         anything = torch.randint(self.n_classes, (self.samples,), generator=chance)
         file = Subset.whole(vectors, torch.where(replaced, anything, labels))
-        train = self.samples - held_out
         return file.take(torch.arange(train)), file.take(torch.arange(train, self.samples))

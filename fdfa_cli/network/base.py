@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from fdfa_cli.lazy import torch
-from fdfa_cli.network.layers import Activation, Chain, Layer, Mode, Tensors
+from fdfa_cli.network.layers import Activation, BatchNorm, Chain, Layer, Mode, Tensors
 from fdfa_cli.registry import Named
 from fdfa_cli.streams import Draw, Shape
 
@@ -68,6 +69,13 @@ class Network:
     def leaves(self) -> Iterator[tuple[Layer, Shape]]:
         """Every elementary layer in order, with the shape of its input."""
         return self.chain.leaves(self.shape)
+
+    @cached_property
+    def normalises_single_values(self) -> bool:
+        """Whether a batch norm has one value of each channel in a sample: of vectors, or of 1×1 images."""
+        return any(
+            isinstance(layer, BatchNorm) and math.prod(shape[1:]) == 1 for layer, shape in self.leaves()
+        )
 
     def predict(self, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
         """Logits (B×C) in evaluation mode; a block's activations are freed before the next one runs."""

@@ -19,12 +19,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from fdfa_cli.errors import DataNotFound, UsageError
+from fdfa_cli.network.base import Network
 from fdfa_cli.recipe.explain import explain
 from fdfa_cli.recipe.library import find
 from fdfa_cli.recipe.load import Document, Finding, fail, load
 from fdfa_cli.recipe.outline import by_name, expand, model_of
 from fdfa_cli.recipe.overrides import apply
-from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.schema import Recipe, Training
 from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Options
 from fdfa_cli.rules.base import Rule
 
@@ -100,20 +101,40 @@ def _recommendations(rule: type[Options]) -> dict[str, Mapping[str, Any]]:
 
 def _check_together(recipe: Recipe, document: Document) -> None:
     """Whether the sections fit one another, as far as that is known without reading the data."""
-    with _reported_at("data", document):
+    with _reported_at(document, "data"):
         try:
             shape, classes = recipe.data.shape(), recipe.data.classes()
         except DataNotFound:
             return  # a folder of images says how many classes it has once it is there
-    with _reported_at("network", document):
+        counts = recipe.data.counts()
+        sizes = recipe.data.sizes(counts) if counts is not None else None
+    with _reported_at(document, "network"):
         network = recipe.network.build(shape, classes)
-    with _reported_at("rule", document):
+    with _reported_at(document, "rule"):
         recipe.rule.check(network, recipe.training.loss)
+    if sizes is not None:
+        with _reported_at(document, "training", "batch_size"):
+            check_batches(recipe.training, network, sizes.train)
+
+
+def check_batches(training: Training, network: Network, samples: int) -> None:
+    """Raise `UsageError` where no step could be taken on so many training samples, or none could learn."""
+    size = training.batch_size
+    if training.drop_last and size > samples:
+        raise UsageError(
+            f"training.batch_size: with drop_last, {samples} training samples do not make a batch of {size}; "
+            f"the most is {samples}"
+        )
+    if min(size, samples) == 1 and network.normalises_single_values:
+        raise UsageError(
+            "training.batch_size: batch norm makes 0 of every unit where a batch is one sample; take batches "
+            "of 2 or more (and as many samples to train on), or network.norm=layer"
+        )
 
 
 @contextmanager
-def _reported_at(section: str, document: Document) -> Iterator[None]:
+def _reported_at(document: Document, *path: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise fail([Finding(document.place((section,)), str(error))]) from error
+        raise fail([Finding(document.place(path), str(error))]) from error

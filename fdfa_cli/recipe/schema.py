@@ -31,6 +31,10 @@ MANY = ("sweep", "compare")
 OPTIONAL = (*MANY, "diagnostics")
 
 
+#: Threads that a training may ask for. Torch starts as many as it is told to, and the process is killed where
+#: the system does not let it.
+MOST_THREADS = 1024
+
 #: What a device may be called.
 DEVICE = r"auto|cpu|cuda(:\d+)?"
 
@@ -63,7 +67,9 @@ class Training(Options):
             json_schema_extra={"pattern": f"^({DEVICE})$"}, description="auto takes a GPU where there is one"
         ),
     ] = "auto"
-    threads: Annotated[int | None, Field(ge=1, description="CPU threads; torch's choice when absent")] = None
+    threads: Annotated[
+        int | None, Field(ge=1, le=MOST_THREADS, description="CPU threads; torch's choice when absent")
+    ] = None
     checkpoint_every: Annotated[
         int,
         Field(

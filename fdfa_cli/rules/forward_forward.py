@@ -54,7 +54,7 @@ class ForwardForward(Rule):
     }
 
     def check(self, network: Network, loss: str) -> None:
-        """The label must fit into the input, and there must be a hidden block."""
+        """The label must fit into the input, there must be a hidden block, and the loss be cross-entropy."""
         inputs = math.prod(network.shape)
         if inputs < network.classes:
             raise Unsupported(
@@ -63,6 +63,11 @@ class ForwardForward(Rule):
             )
         if not network.blocks:
             raise Unsupported("rule 'ff' trains hidden blocks, and this network has none; try bp or shallow")
+        if loss != "cross_entropy":
+            raise Unsupported(
+                f"rule 'ff' evaluates by goodness, which {loss} would compare with targets of 0 and 1; take "
+                "training.loss=cross_entropy"
+            )
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
         """U(−1, 1) for every sample, by which its wrong label is chosen."""

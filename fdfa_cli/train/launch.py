@@ -104,7 +104,9 @@ def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool, tensorboard: P
         summary = fit(recipe, run, data_root(), Then(progress, export), stop, resuming)
         run.update("completed", **summary)
     if not quiet:
-        print(f"test accuracy {summary['test_accuracy']:.2%}", file=sys.stderr)
+        accuracy = summary.get("test_accuracy")
+        told = "no test set, so no test accuracy" if accuracy is None else f"test accuracy {accuracy:.2%}"
+        print(told, file=sys.stderr)
 
 
 @contextmanager
