@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+OLDEST := $(VENV)-oldest
 PYTEST_FLAGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench bench-quick clean
+.PHONY: help setup demo test test-processors test-oldest lint format docs bench bench-quick clean
 
 help:           ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## virtual environment with fdfa and the development tools
 
@@ -26,6 +27,16 @@ demo: $(STAMP)  ## train bp, dfa and fdfa on bundled real digits, and print one 
 
 test: $(STAMP)  ## all tests; those on MNIST and CIFAR-10 are skipped where the data is not on disk
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-processors: $(STAMP) ## tests under other processors' kernels; one line for each setting
+	PYTEST_FLAGS='$(PYTEST_FLAGS)' $(BIN)/python tests/processors.py
+
+test-oldest: ## tests with the oldest packages that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(OLDEST)/constraints.txt --editable '.[dev]'
+	$(OLDEST)/bin/python -m pytest $(PYTEST_FLAGS) -W ignore::DeprecationWarning
 
 lint: $(STAMP)  ## ruff, format check, strict mypy
 	$(BIN)/ruff check .
@@ -50,4 +61,4 @@ bench-quick: $(STAMP) ## the same for mlp and cnn; fails where a target is misse
 	$(BIN)/python benchmarks/steps.py --quick
 
 clean:          ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache

@@ -120,6 +120,7 @@ def test_a_layer_s_product_lies_unit_by_unit(by_onednn):
     ],
 )
 def test_onednn_is_taken_where_mkl_leaves_half_the_vectors_empty(monkeypatch, width, vendor, quicker):
+    monkeypatch.setattr(products, "reference", lambda: False)
     monkeypatch.setattr(products, "vectors", lambda: width)
     monkeypatch.setattr(products, "maker", lambda: (vendor, 26))
     assert products._onednn_is_quicker.__wrapped__() is quicker

@@ -404,8 +404,12 @@ def test_a_diverging_trial_disturbs_no_other(tmp_path, batch):
         [o.status for o in together] == [o.status for o in singles] == ["completed", "diverged", "completed"]
     )
     assert together[1].error == singles[1].error == "the training loss is not finite in epoch 1"
-    assert figures(together[1].run) == figures(singles[1].run)  # to the digit: where it stopped, and null
-    for outcome, single in zip(together, singles, strict=True):
+    # Where it stopped. What it got right until then is chaotic: rounding, which kernels decide, is blown up
+    # by a rate of 1e30.
+    for outcome in (together[1], singles[1]):
+        rows = [(row["epoch"], row["train_loss"], row["lr"]) for row in figures(outcome.run)]
+        assert rows == [(1, None, 1e30)]
+    for outcome, single in zip(together[::2], singles[::2], strict=True):
         assert_same_figures(outcome.run, single.run)
 
 

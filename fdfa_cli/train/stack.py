@@ -3,9 +3,9 @@
 A `Stack` is made of sessions and dissolves into them. While it stands, every tensor of theirs is a row of
 one of its own (parameters K×…, running statistics K×…), so each session stays complete: it is evaluated,
 checkpointed and stopped as if it were alone. Each keeps its own random streams and data order, and draws
-from them what it would draw alone. Wherever kernels sum the rows of a stack as they sum a trial's own, it
-comes to the same digits (on the CPUs tried, perceptrons with batch norm do); elsewhere sums are rounded in
-another order, which long trainings amplify, as they do the rounding of another number of threads.
+from them what it would draw alone. It comes to what it comes to alone up to rounding: kernels add the rows of
+a stack in another order than a trial's own, which long trainings amplify, as they do the rounding of another
+processor or number of threads.
 
 Optimizers work entry by entry, so one call moves the rows of all sessions whose settings are the same;
 sessions with equal settings should be neighbours.

@@ -12,7 +12,7 @@ of a 2-core machine, medians):
     CNN of mnist/cnn            stacks of 4: 1.87
 
 A sweep of 8 rates × 4 seeds over 30 epochs took 6.8 s in two stacks, of which 2.3 were start and end, 16.4 s
-in two processes and 30.8 s one after the other (medians of 3), to the same digits.
+in two processes and 30.8 s one after the other (medians of 3).
 
 A small step is mostly calls, which a stack shares; a large one is mostly sums, which it does not, and whose
 operands then leave the caches. Convolutions stacked become grouped ones, for which a CPU has no fast kernel.

@@ -42,7 +42,7 @@ GRACE = 60.0
 class Cluster:
     """See `Engine`. At most `limit` tasks train `jobs` at a time, by default as many as fit the cluster.
 
-    On CPUs a task is one job, whose digits are then those of the serial engine. On a GPU, which one small
+    On CPUs a task is one job, trained as the serial engine would on that machine. On a GPU, which one small
     job would leave idle, it is a stack of jobs (see `batched`), unless they must be `exact`.
 
     `address` is that of a running cluster (``host:port``, or ``auto``); None starts one on this machine.
