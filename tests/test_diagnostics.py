@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from over import over
 from rule_steps import Step, draw, take, take_many
 from test_rule_statistics import jacobians
 from test_train import assert_same_run, figures, new_run, trained
@@ -436,7 +437,7 @@ SECTION = "diagnostics={steps: [0, 2, 5], draws: 3, batches: 2}"
 
 
 def recipe(*overrides: str) -> Recipe:
-    return read("digits/mlp", [*FEW, *overrides]).recipe
+    return read("digits/mlp", over(FEW, *overrides)).recipe
 
 
 def without(run: Run) -> list[dict[str, Any]]:

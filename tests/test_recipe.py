@@ -127,12 +127,10 @@ training: {epochs: 3, seed: 7}
 # (overrides, what they change: dotted name -> value; everything else is as the file says)
 OVERRIDES = [
     (["training.epochs=4"], {"training.epochs": 4}),
-    (["training.epochs=4", "training.epochs=5"], {"training.epochs": 5}),
     (["training={epochs: 9}"], {"training.epochs": 9, "training.seed": 0}),
     (["rule.feedback_rate=1e-2"], {"rule.feedback_rate": 0.01}),
     (["rule=fdfa"], {"rule.feedback_rate": 0.01, "rule.feedback_optimizer": None}),
     (["rule=fdfa", "rule.feedback_rate=0.2"], {"rule.feedback_rate": 0.2, "rule.feedback_optimizer": None}),
-    (["rule.feedback_rate=0.2", "rule=fdfa"], {"rule.feedback_rate": 0.01, "rule.feedback_optimizer": None}),
     (["rule.feedback_optimizer=adam"], {"rule.feedback_optimizer": json.loads(Adam().model_dump_json())}),
     (["rule.feedback_optimizer.lr=0.1"], {"rule.feedback_optimizer.lr": 0.1}),
     (["rule.feedback_optimizer=null"], {"rule.feedback_optimizer": None}),

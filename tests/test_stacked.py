@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from over import over
 
 from fdfa_cli.data import data_root
 from fdfa_cli.errors import Interrupted
@@ -38,7 +39,7 @@ CPU = torch.device("cpu")
 
 
 def recipe(*overrides: str, seed: int = 0) -> Recipe:
-    return read("digits/mlp", [*SMALL, "data.limit=300", f"training.seed={seed}", *overrides]).recipe
+    return read("digits/mlp", over((*SMALL, "data.limit=300", f"training.seed={seed}"), *overrides)).recipe
 
 
 def varied(base: Recipe, factor: float, seed: int) -> Recipe:
@@ -278,7 +279,7 @@ def test_trials_whose_rules_draw_differently_share_nothing():
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_what_may_differ_in_a_stack(other, together):
-    pair = [recipe("rule=fdfa"), recipe("rule=fdfa", *other)]
+    pair = [recipe("rule=fdfa"), recipe(*over(["rule=fdfa"], *other))]
     assert len(groups(pair)) == (1 if together else 2)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from over import over
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
@@ -37,7 +38,7 @@ SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "t
 
 
 def recipe(*overrides: str) -> Recipe:
-    return read("digits/mlp", [*SMALL, *overrides]).recipe
+    return read("digits/mlp", over(SMALL, *overrides)).recipe
 
 
 def new_run(folder: Path, recipe: Recipe) -> Run:
@@ -148,7 +149,7 @@ LONG = ("digits/mlp", "rule=fdfa", *SMALL[:1], "training.epochs=30", "--threads"
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("whole")
-    options = read("digits/mlp", [*SMALL, "rule=fdfa", "training.epochs=30"]).recipe
+    options = recipe("rule=fdfa", "training.epochs=30")
     return trained(folder, options)
 
 
@@ -262,7 +263,7 @@ def test_data_that_is_not_there_is_told_before_a_folder_is_made(tmp_path, capsys
 
 
 def test_last_line_on_stdout_is_the_run_folder(tmp_path, capsys):
-    assert fdfa(["train", "digits/mlp", *SMALL, "training.epochs=1", "--results", str(tmp_path)]) == 0
+    assert fdfa(["train", "digits/mlp", *over(SMALL, "training.epochs=1"), "--results", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip().splitlines()[-1])
     summary = json.loads((path / "run.json").read_text())["summary"]
     assert summary["epochs"] == 1

@@ -121,7 +121,7 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
     from fdfa_cli.errors import UsageError
     from fdfa_cli.recipe.library import find, split
     from fdfa_cli.recipe.load import Place, load
-    from fdfa_cli.recipe.overrides import apply, assign
+    from fdfa_cli.recipe.overrides import apply, change
 
     names, overrides = split(recipes)
     if not names:
@@ -137,7 +137,7 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
         document = apply(load(file), overrides)
         for key, value in options.items():
             if value is not None:
-                document = assign(document, ("compare", key), value, Place(f"--{key}"))
+                document = change(document, ("compare", key), value, Place(f"--{key}"))
         tasks.append(plan(document, name))
     if len(baselines := sorted({task.baseline for task in tasks})) > 1:
         raise UsageError(f"tasks with different baselines ({', '.join(baselines)}): give one --baseline")

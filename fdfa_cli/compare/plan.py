@@ -13,7 +13,15 @@ from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.registry import RULES
 from fdfa_cli.sweep.options import Space, seed_list
-from fdfa_cli.sweep.plan import Configuration, Trial, check_searchable, collect, configure, without_sections
+from fdfa_cli.sweep.plan import (
+    Configuration,
+    Trial,
+    check_searchable,
+    check_seed,
+    collect,
+    configure,
+    without_sections,
+)
 from fdfa_cli.sweep.search import random
 
 SECTION = "compare"
@@ -64,7 +72,7 @@ def plan(document: Document, name: str) -> Task:
     if compare is None:
         message = "no section compare: add it, or give --rules, as in --rules bp,dfa,fdfa"
         raise fail([Finding(document.place(()), message)])
-    _check(compare, document)
+    _check(compare, document, recipe.rule.name)
     counts = recipe.data.counts()
     if counts is not None and not counts.test:
         message = "rules are compared by their test accuracy, and these options leave no test set"
@@ -76,8 +84,14 @@ def plan(document: Document, name: str) -> Task:
     def build(overrides: Mapping[str, Any]) -> None:
         rule = overrides.get("rule", recipe.rule.name)
         index = compare.rules.index(rule)
+        mine = base if rule == recipe.rule.name else _without_rule(base)
         configurations[rule] = configure(
-            base, overrides, seeds, index + 1, lambda key, value: _place(document, rule, index, key)
+            mine,
+            overrides,
+            seeds,
+            index + 1,
+            lambda key, value: _place(document, rule, index, key),
+            lambda key: _place(document, rule, index, key),
         )
 
     collect(build, (_overrides(recipe, compare, rule) for rule in compare.rules))
@@ -115,7 +129,35 @@ def _overrides(recipe: Recipe, compare: Compare, rule: str) -> dict[str, Any]:
     return {**own, **compare.overrides.get(rule, {})}
 
 
-def _check(compare: Compare, document: Document) -> None:
+def _without_rule(document: Document) -> Document:
+    """`document` for another rule than its own: what was asked for of its own does not concern it."""
+    return replace(document, given=tuple(given for given in document.given if given.path[0] != "rule"))
+
+
+def _check_given_rule(compare: Compare, document: Document, own: str) -> list[Finding]:
+    """What is wrong with options that were asked for of `own`, the rule that the recipe names."""
+    asked = [given for given in document.given if given.path[0] == "rule"]
+    if own not in compare.rules:
+        message = f"is for rule {own!r}, which is not compared ({', '.join(compare.rules)})"
+        return [Finding(given.place, message) for given in asked]
+    findings = []
+    for given in asked:
+        key = ".".join(given.path[:2])
+        if others := [rule for rule in compare.rules if rule != own and _lacks(compare, rule, key)]:
+            example = f"compare.overrides={{{own}: {{{key}: …}}, {others[0]}: {{{key}: …}}}}"
+            message = f"is for rule {own!r} alone: say it for {', '.join(others)} too, as in {example}"
+            findings.append(Finding(given.place, message))
+    return findings
+
+
+def _lacks(compare: Compare, rule: str, key: str) -> bool:
+    """Whether `rule` has the option `key` of rules, and the comparison says nothing of it."""
+    option = key.removeprefix("rule.")
+    known = option != "name" and option in RULES.get(rule).model_fields
+    return known and key not in compare.overrides.get(rule, {})
+
+
+def _check(compare: Compare, document: Document, own: str) -> None:
     """What the schema of the section cannot see; raises `RecipeError`."""
     findings = []
     for i, rule in enumerate(compare.rules):
@@ -128,6 +170,9 @@ def _check(compare: Compare, document: Document) -> None:
         near = did_you_mean(compare.baseline, compare.rules)
         message = f"the baseline {compare.baseline!r} is not among the rules{near}"
         findings.append(Finding(document.place((SECTION, "baseline")), message))
+    findings += check_seed(document, compare.seeds, SECTION)
+    if not findings:  # all rules are known
+        findings += _check_given_rule(compare, document, own)
     if isinstance(compare.seeds, tuple) and len(set(compare.seeds)) < len(compare.seeds):
         findings.append(Finding(document.place((SECTION, "seeds")), "a seed is given twice"))
     for rule, values in compare.overrides.items():

@@ -47,11 +47,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A value that was asked for on top of a recipe's file, at `path` of its tree, written at `place`."""
+
+    path: tuple[str, ...]
+    value: Any
+    place: Place
+
+
+@dataclass(frozen=True)
 class Document:
     """A recipe as it was written: plain values and where each stands.
 
     `values` places every value (a mapping at its key), `keys` every key. `findings` is what was wrong
-    with the reading, `unread` the paths whose value is unusable and needs no second complaint.
+    with the reading, `unread` the paths whose value is unusable and needs no second complaint. `given` is
+    what was asked for on top of the file, in that order.
     """
 
     tree: Any
@@ -59,6 +69,7 @@ class Document:
     keys: Mapping[KeyPath, Place] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     unread: frozenset[KeyPath] = frozenset()
+    given: tuple[Given, ...] = ()
 
     def place(self, path: KeyPath) -> Place:
         """Where the value at `path` was written, or the nearest value around it."""

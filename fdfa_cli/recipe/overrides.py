@@ -2,23 +2,25 @@
 
 A key is a dotted path, a value is YAML on one line: ``training.epochs=3``, ``network.hidden=[800, 800]``.
 Naming a section replaces the whole of it: ``rule=dfa`` is dfa with its defaults, whatever the recipe set
-for another rule. Later overrides win. A dotted key that the recipe has, as `sweep.parameters` may, is one
+for another rule. An override that would throw away what an earlier one says is an error: all that is asked
+for holds, or nothing is trained. A dotted key that the recipe has, as `sweep.parameters` may, is one
 step of the path: ``sweep.parameters.optimizer.lr.values=[0.1, 0.01]``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fdfa_cli.errors import RecipeError
-from fdfa_cli.recipe.load import Document, Finding, KeyPath, Place, describe, read
-from fdfa_cli.recipe.outline import by_name, model_of
+from fdfa_cli.recipe.load import Document, Finding, Given, KeyPath, Place, describe, read
+from fdfa_cli.recipe.outline import by_name, expand, field_at, model_of
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.registry import Options
 
+_MISSING = object()
 _NAME = re.compile(r"[A-Za-z_][\w-]*\Z")
 
 
@@ -28,10 +30,30 @@ def apply(document: Document, overrides: Sequence[str]) -> Document:
         place = Place(f"override {text!r}", order=(1, number, 0))
         try:
             path, value = _split(text, place)
-            document = assign(document, _in_tree(document.tree, path), value, place)
+            document = change(document, _in_tree(document.tree, path), value, place)
         except ValueError as error:
             document = replace(document, findings=(*document.findings, Finding(place, str(error))))
     return document
+
+
+def change(
+    document: Document, path: tuple[str, ...], value: object, place: Place, named: Place | None = None
+) -> Document:
+    """`document` with `value` at `path` as a person asked for at `place`, on top of what was asked before.
+
+    What was asked for before and no longer holds becomes a finding at `named`, which is `place` unless
+    given. Raises ValueError where the path leads through a value that has no keys.
+    """
+    asked = Given(path, value, named or place)
+    changed = assign(document, path, value, place)
+    tree = expand(Recipe, changed.tree) if document.given else {}
+    kept, findings = [], []
+    for earlier in document.given:
+        if instead := list(_instead(tree, earlier.path, earlier.value)):
+            findings.append(Finding(asked.place, _loss(asked, earlier, instead)))
+        else:
+            kept.append(earlier)
+    return replace(changed, given=(*kept, asked), findings=(*document.findings, *findings))
 
 
 def assign(document: Document, path: tuple[str, ...], value: object, place: Place) -> Document:
@@ -54,6 +76,32 @@ def assign(document: Document, path: tuple[str, ...], value: object, place: Plac
         keys=new | keys | {path: place},
         unread=frozenset(filter(elsewhere, document.unread)),
     )
+
+
+def _instead(tree: Any, path: tuple[str, ...], value: object) -> Iterator[object]:
+    """What `tree`, in which bare names are written out, holds instead of each option that `value` names.
+
+    `path` is where `value` was put; an option that is gone gives `_MISSING`, one that still holds nothing.
+    """
+    field = field_at(Recipe, tree, path)
+    value = by_name(field, value) if field else value
+    found = tree
+    for key in path:
+        found = found.get(key, _MISSING) if isinstance(found, dict) else _MISSING
+    if isinstance(value, dict) and isinstance(found, dict):
+        for key, inner in value.items():
+            yield from _instead(tree, (*path, key), inner)
+    elif found != value or isinstance(found, bool) != isinstance(value, bool):
+        yield found
+
+
+def _loss(asked: Given, earlier: Given, instead: Sequence[object]) -> str:
+    """The sentence that `asked` threw away what `earlier` says, and what would work."""
+    key, lost, before = ".".join(asked.path), ".".join(earlier.path), earlier.place.where
+    if asked.value is None or any(found is not _MISSING for found in instead):
+        return f"{lost} is something else in {before}: give one of the two"
+    remedy = f"write both as one {key}={{…}}" if key == lost else f"give {key} first, then {lost}"
+    return f"{key} is replaced as a whole, and with it what {before} says: {remedy}"
 
 
 def _split(text: str, place: Place) -> tuple[tuple[str, ...], object]:

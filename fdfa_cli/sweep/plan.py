@@ -15,7 +15,7 @@ from typing import Any
 
 from fdfa_cli.errors import Problem, RecipeError
 from fdfa_cli.recipe.load import Document, Finding, Place, fail
-from fdfa_cli.recipe.overrides import assign
+from fdfa_cli.recipe.overrides import assign, change
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
 from fdfa_cli.recipe.write import identities
@@ -133,7 +133,11 @@ class Plan:
         def place_of(key: str, value: Any) -> Place:
             return _place(self.document, self.sweep, key, value)
 
-        return configure(without_sections(self.document), overrides, self.seeds, number, place_of)
+        def key_place(key: str) -> Place:
+            return self.document.key_place(("sweep", "parameters", key))
+
+        base = without_sections(self.document)
+        return configure(base, overrides, self.seeds, number, place_of, key_place)
 
 
 def plan(document: Document) -> Plan:
@@ -160,16 +164,22 @@ def configure(
     seeds: Sequence[int],
     number: int,
     place_of: Callable[[str, Any], Place],
+    key_place: Callable[[str], Place] | None = None,
 ) -> Configuration:
     """The trials of `base` under `overrides`, one a seed.
 
-    `place_of` says where a key's value was written. Raises `RecipeError` at these places.
+    `place_of` says where a key's value was written; `key_place` where the key was, and is given where a
+    person chose `overrides`: then one of them that throws away another one, or what `base` was given, is
+    an error too. Raises `RecipeError` at these places.
     """
     document = base
     for key, value in overrides.items():
-        place = place_of(key, value)
+        path, place = tuple(key.split(".")), place_of(key, value)
         try:
-            document = assign(document, tuple(key.split(".")), value, place)
+            if key_place is None:
+                document = assign(document, path, value, place)
+            else:
+                document = change(document, path, value, place, key_place(key))
         except ValueError as error:
             raise fail([Finding(place, str(error))]) from error
     return Configuration(number, dict(overrides), Trial.of(resolve(document).recipe, seeds))
@@ -189,7 +199,8 @@ def collect(build: Callable[[Mapping[str, Any]], object], overrides: Iterable[Ma
 
 def without_sections(document: Document) -> Document:
     """`document` as a single run's: without the sections that say what else to train."""
-    return replace(document, tree={key: value for key, value in document.tree.items() if key not in MANY})
+    tree = {key: value for key, value in document.tree.items() if key not in MANY}
+    return replace(document, tree=tree, given=tuple(g for g in document.given if g.path[0] not in MANY))
 
 
 def check_searchable(key: str, place: Place) -> list[Finding]:
@@ -202,6 +213,19 @@ def check_searchable(key: str, place: Place) -> list[Finding]:
     if section == "training" and option in EXECUTION_FIELDS:
         return [Finding(place, f"{key} changes where a run computes, not what: set it in its section")]
     return []
+
+
+def check_seed(document: Document, seeds: int | tuple[int, ...], section: str) -> list[Finding]:
+    """What is wrong with a seed that was asked for beside the list `seeds` of the `section`."""
+    if isinstance(seeds, int):
+        return []
+    where = document.place((section, "seeds")).where
+    message = f"{SEED} has no effect, since {where} lists the seeds: give {section}.seeds=[…] instead"
+    return [
+        Finding(given.place, message)
+        for given in document.given
+        if given.path == ("training", "seed") or (given.path == ("training",) and "seed" in given.value)
+    ]
 
 
 def _with_training(recipe: Recipe, **changed: Any) -> Recipe:
@@ -224,6 +248,7 @@ def _check(recipe: Recipe, sweep: Sweep, document: Document) -> None:
         findings.append(
             Finding(place, f"{count} trials are more than the {MAX_TRIALS} that a sweep may have")
         )
+    findings += check_seed(document, sweep.seeds, "sweep")
     if sweep.metric.startswith("val_") and not recipe.data.validation:
         place = document.place(("sweep", "metric"))
         findings.append(Finding(place, f"{sweep.metric} needs a validation set, but data.validation is 0"))
