@@ -7,7 +7,7 @@ OLDEST := $(VENV)-oldest
 PYTEST_FLAGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-processors test-oldest lint format docs bench bench-quick clean
+.PHONY: help setup demo test test-processors test-oldest lint audit format docs bench bench-quick clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: $(STAMP)  ## ruff, format check, strict mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(STAMP) ## known vulnerabilities of what this is installed with, by pip-audit
+	$(BIN)/python .ci/audit.py
 
 format: $(STAMP) ## rewrite the sources as ruff wants them
 	$(BIN)/ruff check --fix .
