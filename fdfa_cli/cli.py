@@ -7,9 +7,9 @@ with ``--debug`` only. Nothing heavy is imported here, so ``--help`` answers at 
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ from fdfa_cli.commands.report import report
 from fdfa_cli.commands.rules import rules
 from fdfa_cli.commands.sweep import sweep
 from fdfa_cli.commands.train import train
-from fdfa_cli.errors import FdfaError, Interrupted
+from fdfa_cli.errors import FdfaError, Interrupted, ReaderGone
 
 app = typer.Typer(
     name="fdfa",
@@ -63,20 +63,28 @@ def common(
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    previous = signal.signal(signal.SIGINT, _interrupt)
+    code = _said(lambda: app(arguments), "--debug" in arguments)
+    # Now, because the interpreter would flush when it ends, with a traceback where that fails.
+    return code or _said(sys.stdout.flush, "--debug" in arguments)
+
+
+def _said(act: Callable[[], object], debug: bool) -> int:
+    """The exit code of `act`, with its error on stderr."""
     try:
-        app(arguments)
+        act()
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
-    except FdfaError as error:
-        if "--debug" in arguments:
+    except ReaderGone as error:
+        return error.exit_code
+    except (FdfaError, Interrupted) as error:
+        if debug:
             raise
         print(f"fdfa: {error}", file=sys.stderr)
         return error.exit_code
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    except OSError as error:
+        if debug:
+            raise
+        about = f"{error.filename}: " if error.filename else ""
+        print(f"fdfa: {about}{error.strerror or error}", file=sys.stderr)
+        return FdfaError.exit_code
     return 0
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise Interrupted("interrupted")

@@ -9,10 +9,14 @@
     ├── DataCorrupt         exit 1   a file of a data set is damaged
     ├── RunDamaged          exit 1   a run folder cannot be read
     ├── Diverged            exit 1   the loss is not finite
-    └── Interrupted         exit 130 Ctrl-C or SIGTERM
+    ├── DiskFull            exit 1   a disk or a quota has no room left
+    └── OutputLost          exit 1   standard output cannot be written to
+        └── ReaderGone      exit 1   nobody reads it any more, as after `| head`: ends without a word
+    Interrupted             exit 130 Ctrl-C, SIGTERM or SIGHUP
 
-The exit code belongs to the class; `cli` catches `FdfaError`, prints the message without a traceback
-(one appears with ``--debug``) and exits with it. Anything else is a bug and keeps its traceback.
+The exit code belongs to the class; `cli` catches both kinds, prints the message without a traceback
+(one appears with ``--debug``) and exits with it. So it does with an `OSError`, exit 1, whose message names
+the file. Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -92,10 +96,26 @@ class Diverged(FdfaError):
     """The training loss is not finite."""
 
 
-class Interrupted(FdfaError):
-    """Stopped by Ctrl-C or SIGTERM; what was done is stored."""
+class DiskFull(FdfaError):
+    """A disk or a quota has no room left; what was stored before is whole."""
 
-    exit_code = 130
+
+class OutputLost(FdfaError):
+    """What a command came to cannot be printed."""
+
+
+class ReaderGone(OutputLost):
+    """Whoever read standard output has closed it."""
+
+
+class Interrupted(BaseException):
+    """Stopped by Ctrl-C, SIGTERM or SIGHUP; what was done is stored.
+
+    Raised anywhere, so no `Exception`, as `KeyboardInterrupt` is none: what keeps the failure of a trial or a
+    plugin to itself must let it through.
+    """
+
+    exit_code: ClassVar[int] = 130
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

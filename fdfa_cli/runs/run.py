@@ -276,6 +276,5 @@ def _reserve(results: Path, name: str) -> Path:
 def _outcome(error: BaseException) -> Status:
     if isinstance(error, Diverged):
         return "diverged"
-    # A broken pipe: whoever read the progress has gone, as `head` does.
-    stopped = Interrupted | KeyboardInterrupt | SystemExit | BrokenPipeError
+    stopped = Interrupted | KeyboardInterrupt | SystemExit
     return "interrupted" if isinstance(error, stopped) else "failed"

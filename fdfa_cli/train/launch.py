@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import Interrupted
+from fdfa_cli.errors import Interrupted, OutputLost, ReaderGone
 from fdfa_cli.recipe.load import load
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import Resolved, read, resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.runs import Run, events
+from fdfa_cli.signals import Stop, stopping
 from fdfa_cli.train.device import prepare
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Then, for_terminal
-
-#: Seconds after a signal in which another one is taken for the same.
-ECHO = 1.0
 
 
 def start(
@@ -68,7 +64,7 @@ def resume(
     recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
     if stored.status == "completed":
         print(f"{path}: completed already, nothing to resume", file=sys.stderr)
-        print(path)
+        _print_folder(path)
         return
     run = Run.resume(path, sys.argv, environment_of(recipe))
     with _told(path, again), run:
@@ -96,17 +92,36 @@ def _told(path: Path, again: Sequence[str]) -> Iterator[None]:
         command = shlex.join(["fdfa", "train", "--resume", str(path), *again])
         raise Interrupted(f"{error}; to go on: {command}") from error
     finally:
-        print(path)
+        _print_folder(path)
+
+
+def _print_folder(path: Path) -> None:
+    """Print `path`. Where that cannot be done, the run has ended no worse for it."""
+    try:
+        print(path, flush=True)
+    except ReaderGone:
+        pass  # as after `| head -1`, and the run can be found
+    except OutputLost as error:
+        print(f"{error}; the run is in {path}", file=sys.stderr)
 
 
 def _train(recipe: Recipe, run: Run, quiet: bool, resuming: bool, tensorboard: Path | None) -> None:
     with _exporting(run, tensorboard) as export, stopping() as stop, for_terminal(quiet) as progress:
-        summary = fit(recipe, run, data_root(), Then(progress, export), stop, resuming)
+        summary = fit(
+            recipe, run, data_root(), Then(progress, export), partial(_asked, stop, quiet), resuming
+        )
         run.update("completed", **summary)
     if not quiet:
         accuracy = summary.get("test_accuracy")
         told = "no test set, so no test accuracy" if accuracy is None else f"test accuracy {accuracy:.2%}"
         print(told, file=sys.stderr)
+
+
+def _asked(stop: Stop, quiet: bool) -> bool:
+    """`stop`, with a word where it is true: the checkpoint of a large network takes its time."""
+    if stop() and not quiet:
+        print("stopping: a checkpoint is being written", file=sys.stderr)
+    return stop()
 
 
 @contextmanager
@@ -136,27 +151,3 @@ def _say_recommended(resolved: Resolved, quiet: bool) -> None:
     if resolved.recommended and not quiet:
         values = ", ".join(f"{key}={value}" for key, value in resolved.recommended.items())
         print(f"rule {resolved.recipe.rule.name} recommends {values}", file=sys.stderr)
-
-
-@contextmanager
-def stopping(
-    numbers: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
-) -> Iterator[Callable[[], bool]]:
-    """Turns the first of the signals into a stop after the current step; a later one is not waited for.
-
-    One that follows at once is the same stop again: `timeout` and batch systems signal a process and then
-    its group, and a sweep's driver its workers.
-    """
-    received: list[float] = []
-
-    def receive(number: int, frame: Any) -> None:
-        if received and time.monotonic() - received[0] > ECHO:
-            raise Interrupted("interrupted twice: stopped without a checkpoint of this moment")
-        received.append(time.monotonic())
-
-    previous = {number: signal.signal(number, receive) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -27,13 +27,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.signals import stopping
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.processes import Processes
 from fdfa_cli.train.device import chosen
 from fdfa_cli.train.footprint import bytes_of, free_bytes
 from fdfa_cli.train.grouping import groups
-from fdfa_cli.train.launch import stopping
 
 #: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
 LARGEST = 64
@@ -106,6 +107,8 @@ class Batched:
         for stack in stacks:
             with stopping() as stop, closing(work_stacked(stack, stop, self.workers)) as outcomes:
                 yield from outcomes
+            if stop():  # it came after the last step
+                raise Interrupted("interrupted")
 
     def _fitting(self, job: Job) -> int:
         """How many trainings like `job` fit into the memory that each process has."""

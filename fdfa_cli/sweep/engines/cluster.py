@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.errors import Interrupted, UsageError
+from fdfa_cli.signals import stopping
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.batched import LARGEST, cut
 from fdfa_cli.sweep.engines.connection import connect
 from fdfa_cli.sweep.engines.desk import Desk, Shipment
 from fdfa_cli.sweep.engines.news import Copy, End, News
 from fdfa_cli.sweep.engines.remote import Task, pack, train
-from fdfa_cli.train.launch import stopping
 
 if TYPE_CHECKING:
     import ray
@@ -80,6 +80,7 @@ class Cluster:
         running: dict[Stream, _Attempt] = {}
         losses: Counter[str] = Counter()
         with stopping() as stop:
+            stop.defer()
             try:
                 while waiting or running:
                     while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):

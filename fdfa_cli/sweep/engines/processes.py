@@ -2,8 +2,8 @@
 
 Workers are spawned, never forked: a fork copies locks that other threads hold, and CUDA does not survive
 it. Each worker gets one job, or stack of jobs, at a time through a pipe, so when a worker dies it is known
-what died with it. Workers do not get Ctrl-C, which a terminal sends to everyone; the driver sends them
-SIGTERM, and they checkpoint. They do the same when the driver is gone.
+what died with it. Workers do not get Ctrl-C, nor the SIGHUP of a terminal that goes, which are sent to
+everyone; the driver sends them SIGTERM, and they checkpoint. They do the same when the driver is gone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from contextlib import closing, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
 
+from fdfa_cli import output
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.registry import load_plugin
+from fdfa_cli.signals import stopping
 from fdfa_cli.sweep.engines import Job, Outcome
-from fdfa_cli.train.launch import stopping
 
 #: Seconds that workers get to write a checkpoint before they are killed.
 GRACE = 60.0
@@ -50,6 +51,7 @@ class Processes:
         leaving: list[_Worker] = []
         try:
             with stopping() as stop:
+                stop.defer()
                 while waiting or crew:
                     while waiting and len(crew) < count:
                         slot = next(i for i in range(count) if i not in crew)
@@ -104,12 +106,13 @@ class _Worker:
             target=_serve, args=(theirs, environment, plugins, workers, os.getpid()), name="fdfa-worker"
         )
         resource_tracker.ensure_running()  # here, because it unblocks the signal when it has started
-        # Inherited: Ctrl-C never reaches a worker, not even while it starts. Here it is only held back.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        # Inherited: these never reach a worker, not even while it starts. Here they are only held back.
+        everyones = [signal.SIGINT, signal.SIGHUP]
+        signal.pthread_sigmask(signal.SIG_BLOCK, everyones)
         try:
             self.process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, everyones)
         theirs.close()  # so that the pipe ends when the worker does
 
     def give(self, stack: Sequence[Job]) -> None:
@@ -151,6 +154,7 @@ def _serve(
     driver: int,
 ) -> None:
     """A worker's life: jobs in, outcomes out, until the pipe ends."""
+    output.prepare()
     os.environ.update(environment)
     for file in plugins:
         load_plugin(file)

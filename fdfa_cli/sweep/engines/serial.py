@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+from fdfa_cli.errors import Interrupted
+from fdfa_cli.signals import stopping
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.work import work
-from fdfa_cli.train.launch import stopping
 
 
 class Serial:
@@ -20,3 +21,5 @@ class Serial:
             with stopping() as stop:
                 outcome = work(job, stop, self.workers)
             yield outcome
+            if stop():  # it came after the last step
+                raise Interrupted("interrupted")

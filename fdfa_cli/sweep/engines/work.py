@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import Diverged, Interrupted
+from fdfa_cli.errors import Diverged
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run, Status, by_identity, scan
 from fdfa_cli.sweep.engines import Job, Outcome
@@ -48,8 +48,6 @@ def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
                 run.update("completed", **summary)
             else:
                 run.update("interrupted", WAITING)
-    except Interrupted:
-        raise
     except Exception as error:  # noqa: BLE001 - a trial's failure must not end the others
         return _failure(job, run, error)
     return Outcome(job, run.path, run.status)
@@ -78,8 +76,6 @@ def work_stacked(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) ->
             with closing(fit_together(list(left), data_root(), Quiet(), stop)) as ended:
                 for course in ended:
                     yield _outcome(left.pop(course), course)
-        except Interrupted:
-            raise
         except GeneratorExit:
             for course in left:
                 course.run.update("interrupted", "stopped with its sweep")

@@ -1,0 +1,100 @@
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command at once, and a training after its step."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fdfa_cli.errors import Interrupted
+
+#: What asks a command to stop. SIGHUP comes when its terminal or connection goes.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Seconds after a signal in which another one is taken for the same: `timeout` and batch systems signal a
+#: process and then its group, a sweep's driver its workers, and a terminal that goes all of its processes.
+ECHO = 1.0
+
+
+class Stop:
+    """Whether a training shall stop, which it asks after every step.
+
+    Until it has asked for the first time, or is told to `defer`, there is nothing to store: a signal then
+    raises `Interrupted` at once. Later the first signal is noted, and another one is not waited for.
+    """
+
+    def __init__(self) -> None:
+        self._deferred = self._received = False
+
+    def __call__(self) -> bool:
+        """Whether a signal came."""
+        self._deferred = True
+        return self._received
+
+    def defer(self) -> None:
+        """From now on, note the first signal."""
+        self._deferred = True
+
+    def receive(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        if _is_echo():
+            return
+        if not self._deferred:
+            raise Interrupted("interrupted")
+        if self._received:
+            raise Interrupted("interrupted twice: stopped without a checkpoint of this moment")
+        self._received = True
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Turns signals into `Interrupted`, raised wherever the command is."""
+
+    def receive(number: int, frame: Any) -> None:
+        if not _is_echo():
+            raise Interrupted("interrupted")
+
+    with _handled(receive, STOPS):
+        yield
+
+
+@contextmanager
+def stopping(numbers: Sequence[int] = STOPS) -> Iterator[Stop]:
+    """Turns the first of the signals into a stop after the current step, as `Stop` says."""
+    stop = Stop()
+    with _handled(stop.receive, numbers):
+        yield stop
+
+
+def ignore() -> None:
+    """Ignore all of them from now on."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _handled(receive: Callable[[int, Any], None], numbers: Sequence[int]) -> Iterator[None]:
+    """Calls `receive` for the signals; SIGHUP stays ignored where it is, as under nohup."""
+    heard = [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, receive) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Heard:
+    """When the last signal came that was no echo, by whichever handler."""
+
+    at = -math.inf
+
+
+def _is_echo() -> bool:
+    now = time.monotonic()
+    if 0 <= now - _Heard.at <= ECHO:
+        return True
+    _Heard.at = now
+    return False
