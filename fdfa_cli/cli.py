@@ -65,7 +65,8 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     code = _said(lambda: app(arguments), "--debug" in arguments)
     # Now, because the interpreter would flush when it ends, with a traceback where that fails.
-    return code or _said(sys.stdout.flush, "--debug" in arguments)
+    flushed = _said(sys.stdout.flush, "--debug" in arguments)
+    return code or flushed
 
 
 def _said(act: Callable[[], object], debug: bool) -> int:
