@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fdfa_cli.network import layers
 from fdfa_cli.network.base import Network
-from fdfa_cli.rules.base import Update
+from fdfa_cli.rules.step import Update
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity, "softplus": nn.Softplus}
 
@@ -390,13 +390,13 @@ def jacobian_estimates(c: Case) -> tuple[Update, Grads]:
     grads = c.pull(parts[-1], h[-1], error)
     d, v = torch.zeros_like(error), {}
     for l, part in enumerate(parts[:-1]):
-        name, out = f"feedback.{l}", h[l + 1]
+        name, drawn, out = f"feedback.{l}", f"v.{l}", h[l + 1]
         patch = patch_of(out.shape[1:], sides[l])
         f = c.state[name].flatten(1)[:, patch]
         signal = [sum(error[b, k] * f[k] for k in range(c.classes)) for b in range(len(c.x))]
         grads |= c.pull(part, h[l], torch.stack(signal).view_as(out))
-        if name in c.perturbations:
-            v[name] = c.perturbations[name].flatten(1)
+        if drawn in c.perturbations:
+            v[name] = c.perturbations[drawn].flatten(1)
             d = d + tangent(through(parts[l + 1 :]), out, v[name][:, patch].view_as(out))
     jacobians = {}
     for l in range(len(parts) - 1):
@@ -409,7 +409,7 @@ def jacobian_estimates(c: Case) -> tuple[Update, Grads]:
 
 def patch_sides(c: Case, shapes: Sequence[Sequence[int]]) -> list[int]:
     """One entry of `share` for each block with positions in turn, the last one repeated."""
-    given = list(c.rule.share)
+    given = list(getattr(c.rule, "share", (1,)))  # the paper's rule shares none
     sides = []
     for shape in shapes:
         spatial = len(shape) == 3 and shape[1] * shape[2] > 1

@@ -12,6 +12,7 @@ from torch import Tensor
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode
 from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.rules import step as rules
 from fdfa_cli.rules.base import Rule
 
 
@@ -80,7 +81,7 @@ def take(rule: Rule, network: Network, step: Step, loss: str = "cross_entropy") 
     mode = Mode(True, step.buffers, step.noise)
     batch = Batch(step.x, step.labels, mode, LOSSES[loss])
     with torch.no_grad():
-        u = rule.step(network, step.params, step.state, batch, step.perturbations)
+        u = rule.step(rules.Step(network, step.params, step.state, batch, step.perturbations))
     return Outcome(
         dict(u.grads), dict(u.state_grads), dict(u.state), step.buffers | mode.updates, u.loss, u.logits
     )

@@ -222,7 +222,7 @@ def test_without_batch_norm_own_jacobians_are_those_of_the_statistics_tests():
 def test_feedback_of_patches_stands_at_each_of_their_positions():
     rule = rule_of("fdfa-s", share=(2, 2))
     step = draw(rule, IMAGES)
-    direct = rule.direct_feedback(IMAGES, step.state)
+    direct = rule.direct_feedback(moment_of(rule, IMAGES, step).seen())
     shapes = IMAGES.block_shapes
     assert [f.shape for f in direct.values()] == [(CLASSES, math.prod(shape)) for shape in shapes]
     coarse = step.state["feedback.0"].view(CLASSES, 2, 2, 2)  # a 3×3 image in patches of 2
@@ -350,13 +350,13 @@ def test_closed_form_of_the_gradients_variance(name, options, network):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"distribution": "rademacher"}, {"perturb": "in_turn"}],
+    [{}, {"distribution": "rademacher"}, {"perturb": "in_turn", "distribution": "gaussian"}],
     ids=["gaussian", "rademacher", "in turn"],
 )
 def test_closed_form_of_the_variance_under_averaged_feedback(options):
     """2000 chains of the feedback with α = 0.3, settled to within 0.7^60."""
     rate, chains = 0.3, 2000
-    rule = rule_of("fdfa", feedback_rate=rate, **options)
+    rule = rule_of("fdfa-s" if "perturb" in options else "fdfa", feedback_rate=rate, **options)
     step = draw(rule, PLAIN)
     state = {name: f.expand(chains, *f.shape).clone() for name, f in step.state.items()}
     for number in range(60):

@@ -34,7 +34,9 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules import step as rules
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Update
 from fdfa_cli.runs import Run
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
@@ -67,8 +69,10 @@ class Row:
     jacobian_is_exact: Mapping[str, Any] | None = None
 
 
-FDFA = (
+FDFA = ({}, {"inject": "activation"}, {"distribution": "rademacher"})
+STRUCTURED = (
     {},
+    {"perturb": "all", "share": (1,), "distribution": "gaussian"},
     {"inject": "activation"},
     {"distribution": "rademacher", "perturb": "in_turn"},
     {"perturb": "all", "share": (2,)},
@@ -114,13 +118,13 @@ RULES_TABLE = [
     Row("lg-fg-a", naive.lg_fg_a, measured=0.953, floor=0.94),
     Row("fdfa", naive.fdfa, measured=0.978, floor=0.96, variants=FDFA, jacobian_is_exact={}),
     Row("fdfa-adam", naive.fdfa, measured=0.980, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
-    Row("fdfa-s", naive.fdfa, measured=0.982, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
+    Row("fdfa-s", naive.fdfa, measured=0.982, floor=0.96, variants=STRUCTURED, jacobian_is_exact={}),
     Row(
         "grape",
         naive.grape,
         measured=0.975,
         floor=0.95,
-        variants=(*FDFA[:5], {"feedback_rate": 3.0}, {"calibrate_every": 2}),
+        variants=(*STRUCTURED[:6], {"feedback_rate": 3.0}, {"calibrate_every": 2}),
         jacobian_is_exact={},
     ),
     Row("ff", naive.ff, measured=0.924, floor=0.90, variants=({}, {"threshold": 1.5})),
@@ -396,11 +400,12 @@ def test_grape_columns_have_norm_one_and_turn_towards_the_estimate():
     network = NETWORKS["mlp"]
     rule = RULES.get("grape")()
     step = draw(rule, network)
-    _, jacobians = rule.forward(network, step.params, step.state, _batch(step), step.perturbations)
+    s = rules.Step(network, step.params, step.state, _batch(step), step.perturbations)
+    _, jacobians = rule.estimate(s)
     state = take(rule, network, step).state
-    for name, f in state.items():
+    for l, (name, f) in enumerate(state.items()):
         torch.testing.assert_close(f.norm(dim=0), torch.ones(f.shape[1]))
-        before, after = (torch.cosine_similarity(g, jacobians[name], 0) for g in (step.state[name], f))
+        before, after = (torch.cosine_similarity(g, jacobians[l], 0) for g in (step.state[name], f))
         assert (after > before).all()
 
 
@@ -463,7 +468,7 @@ def test_direct_kolen_pollack_decays_weights_and_feedback_alike_beside_what_thei
     x, y = torch.rand(32, *options.data.shape()), torch.randint(10, (32,))
     batch = Batch(x, y, Mode(training=True, buffers=before.buffers), LOSSES["cross_entropy"])
     with torch.no_grad():
-        update = options.rule.step(network, before.params, before.state, batch, {})
+        update = options.rule.step(rules.Step(network, before.params, before.state, batch, {}))
         session.step(x, y)
     for now, was, grads, rate, decay in (
         (session.params, before.params, update.grads, 0.2, 0.4),

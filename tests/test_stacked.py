@@ -20,7 +20,7 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.backprop import Backprop
-from fdfa_cli.rules.base import Update
+from fdfa_cli.rules.step import Update
 from fdfa_cli.runs import Run
 from fdfa_cli.streams import Draw
 from fdfa_cli.sweep.engines import Job, Outcome, batched, choose
@@ -242,8 +242,8 @@ class Jittered(Backprop):
     def perturbations(self, network, batch_size, step):
         return {"x": Draw((batch_size, *network.shape), "gaussian", self.noise)}
 
-    def step(self, network, params, state, batch, perturbations):
-        return super().step(network, params, state, replace(batch, x=batch.x + perturbations["x"]), {})
+    def step(self, s):
+        return super().step(replace(s, batch=replace(s.batch, x=s.batch.x + s.perturbations["x"])))
 
 
 def test_trials_whose_rules_draw_differently_share_nothing():
@@ -265,8 +265,9 @@ def test_trials_whose_rules_draw_differently_share_nothing():
         (("schedule=cosine",), True),
         (("rule.feedback_rate=0.5",), True),
         (("rule.feedback_optimizer=adam",), False),
-        (("rule.perturb=in_turn",), False),
-        (("rule.share=[2]",), False),
+        (("rule=fdfa-s",), False),
+        (("rule={name: fdfa-s, perturb: all}",), False),
+        (("rule={name: fdfa-s, share: [2]}",), False),
         (("rule=dfa",), False),
         (("network.hidden=[12,8]",), False),
         (("network.dropout=0.1",), False),
@@ -477,10 +478,10 @@ def test_one_that_cannot_be_stored_fails_alone(tmp_path):
 def test_a_step_that_cannot_be_stacked_fails_with_its_reason(tmp_path, monkeypatch):
     step = Backprop.step
 
-    def branching(self: Any, network: Any, params: Any, *rest: Any) -> Any:
-        if params["out.linear.bias"].sum() > 1e9:
+    def branching(self: Any, s: Any) -> Any:
+        if s.params["out.linear.bias"].sum() > 1e9:
             raise AssertionError
-        return step(self, network, params, *rest)
+        return step(self, s)
 
     monkeypatch.setattr(Backprop, "step", branching)
     outcomes = list(work_stacked(jobs([recipe(seed=k) for k in range(2)], tmp_path), lambda: False, 2))

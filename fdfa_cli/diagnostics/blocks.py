@@ -39,7 +39,7 @@ def alignments(moment: Moment, perturbations: Tensors, true: Tensors, exact: Rec
 def weight_alignments(moment: Moment, perturbations: Tensors) -> dict[int, Figures]:
     """Cosine between the weights above a block and what a backward pass reads in their place."""
     parts = (*moment.network.blocks, moment.network.output)
-    stands_in = moment.rule.feedback(moment.network, moment.params, moment.state, perturbations)
+    stands_in = moment.rule.backward_weights(moment.seen(perturbations))
     found: dict[int, Figures] = {}
     for l, above in enumerate(parts[1:]):
         names = [name for name in above.parameters() if name in stands_in]
@@ -62,7 +62,7 @@ def feedbacks(moment: Moment) -> dict[int, Figures]:
                 energy[l] += norm(row) ** 2 / len(row)
     except Unsupported:
         return {}
-    direct = moment.rule.direct_feedback(moment.network, moment.state)
+    direct = moment.rule.direct_feedback(moment.seen())
     return {l: feedback(torch.stack(means[l]), energy[l], direct.get(l)) for l in range(count)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fdfa_cli.diagnostics.figures import Moments, concatenated
 from fdfa_cli.diagnostics.watch import Record, watched
@@ -11,7 +11,8 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
 from fdfa_cli.network.losses import Batch
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import sample
 
 
@@ -45,18 +46,22 @@ class Moment:
         batch: Batch | None = None,
     ) -> Update:
         """What the rule's step gives; new running statistics are thrown away."""
-        batch = batch or self.batch
-        return self.rule.step(
+        s = Step(
             network or self.network,
             self.params,
             self.state if state is None else state,
-            replace(batch, mode=batch.mode.discarding()),
+            batch or self.batch,
             perturbations,
         )
+        return self.rule.step(s.without_effect())
+
+    def seen(self, perturbations: Tensors | None = None) -> Step:
+        """What the rule is given at this moment."""
+        return Step(self.network, self.params, self.state, self.batch, perturbations or {})
 
     def gradient_variance(self) -> dict[int, float]:
         """The rule's closed form, by block."""
-        return self.rule.gradient_variance(self.network, self.params, self.state, self.batch)
+        return self.rule.gradient_variance(self.seen())
 
     def exact(self) -> tuple[Tensors, Record]:
         """The true gradients by backprop, and what passed the blocks on the way."""

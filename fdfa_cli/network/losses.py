@@ -72,7 +72,12 @@ class Batch:
 
     def loss(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss and its gradient E (B×C) at the logits, in fp32 at least."""
-        return self.loss_function(logits.float() if logits.dtype.itemsize < 4 else logits, self.labels)
+        return self.loss_function(in_full_precision(logits), self.labels)
+
+
+def in_full_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` in float32 where it is of a narrower type."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
 def _hot(labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:

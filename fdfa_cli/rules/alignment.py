@@ -20,12 +20,14 @@ import math
 from abc import abstractmethod
 from typing import ClassVar, Literal
 
+from typing_extensions import override
+
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update, require_transposable
+from fdfa_cli.rules.base import Rule, require_transposable
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
 
@@ -35,40 +37,34 @@ def matrices(network: Network) -> dict[str, Draw]:
 
 
 class TransportedBackprop(Rule):
-    """Backprop whose backward pass reads `feedback(params, …)` in the place of the weights."""
+    """Backprop whose backward pass reads `backward_weights` in the place of the weights."""
 
     exact: ClassVar[str] = "output"
     passes: ClassVar[str] = "1 forward, 1 backward"
 
+    @override
     def check(self, network: Network, loss: str) -> None:
-        """Every layer must let its weights be replaced."""
         require_transposable(self, network)
 
     @abstractmethod
-    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
-        """F_l under the name of the weight it replaces."""
+    @override
+    def backward_weights(self, s: Step) -> Tensors: ...
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        logits, saved = network.chain.forward(params, batch.x, batch.mode)
-        loss, error = batch.loss(logits)
-        backward = {**params, **self.feedback(network, params, state, perturbations)}
-        grads, _ = network.chain.vjp(backward, saved, error.to(logits.dtype), need_dx=False)
-        return Update(grads, loss, logits)
+    @override
+    def step(self, s: Step) -> Update:
+        return s.forward().backward({**s.params, **self.backward_weights(s)})
 
 
 class AlignedFeedback(TransportedBackprop):
     """Feedback F_l of W_l's shape and initial law, kept in the state."""
 
+    @override
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_l for every weight that a backward pass transposes."""
         return {f"feedback.{name}": draw for name, draw in matrices(network).items()}
 
-    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
-        """The present F."""
-        return {name: state[f"feedback.{name}"] for name in matrices(network)}
+    @override
+    def backward_weights(self, s: Step) -> Tensors:
+        return {name: s.state[f"feedback.{name}"] for name in matrices(s.network)}
 
 
 @RULES.register
@@ -86,19 +82,20 @@ class UniformSignFeedback(TransportedBackprop):
     name: Literal["usf"] = "usf"
     source: ClassVar[str] = "Liao et al. 2016"
 
-    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
-        """s·sign(W); the standard deviation of U(±b) is b/√3."""
-        deviation = {name: draw.scale / math.sqrt(3) for name, draw in matrices(network).items()}
-        return {name: params[name].sign() * s for name, s in deviation.items()}
+    @override
+    def backward_weights(self, s: Step) -> Tensors:
+        # The standard deviation of U(±b) is b/√3.
+        deviation = {name: draw.scale / math.sqrt(3) for name, draw in matrices(s.network).items()}
+        return {name: s.params[name].sign() * size for name, size in deviation.items()}
 
 
 class _RandomSize(TransportedBackprop):
     source: ClassVar[str] = "Liao et al. 2016; Sanfiz & Akrout 2021"
 
-    def feedback(self, network: Network, params: Tensors, state: Tensors, perturbations: Tensors) -> Tensors:
-        """|M|·sign(W), with M from the perturbations or the state."""
-        size = {**state, **perturbations}
-        return {name: torch.copysign(size[f"size.{name}"], params[name]) for name in matrices(network)}
+    @override
+    def backward_weights(self, s: Step) -> Tensors:
+        size = {**s.state, **s.perturbations}  # M is in the one or in the other
+        return {name: torch.copysign(size[f"size.{name}"], s.params[name]) for name in matrices(s.network)}
 
 
 @RULES.register
@@ -107,8 +104,8 @@ class BatchwiseRandomSignFeedback(_RandomSize):
 
     name: Literal["brsf"] = "brsf"
 
+    @override
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """M_t, like the initial weights."""
         return {f"size.{name}": draw for name, draw in matrices(network).items()}
 
 
@@ -118,6 +115,6 @@ class FixedRandomSignFeedback(_RandomSize):
 
     name: Literal["frsf"] = "frsf"
 
+    @override
     def state(self, network: Network) -> dict[str, Draw]:
-        """M, like the initial weights."""
         return {f"size.{name}": draw for name, draw in matrices(network).items()}

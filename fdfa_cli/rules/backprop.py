@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.losses import Batch
+from typing_extensions import override
+
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update
 
 
 @RULES.register
@@ -26,11 +26,6 @@ class Backprop(Rule):
     passes: ClassVar[str] = "1 forward, 1 backward"
     source: ClassVar[str] = "Rumelhart et al. 1986"
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        logits, saved = network.chain.forward(params, batch.x, batch.mode)
-        loss, error = batch.loss(logits)
-        grads, _ = network.chain.vjp(params, saved, error.to(logits.dtype), need_dx=False)
-        return Update(grads, loss, logits)
+    @override
+    def step(self, s: Step) -> Update:
+        return s.forward().backward()

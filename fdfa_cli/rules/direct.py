@@ -27,13 +27,14 @@ from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.losses import Batch, one_hot
+from fdfa_cli.network.losses import one_hot
 from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
-from fdfa_cli.rules.base import Rule, Update, feedback_name, feedback_signal, forward_blocks, gathered
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update, feedback_name, feedback_signal, gathered
 from fdfa_cli.streams import Draw, kaiming
 from fdfa_cli.train.optimizers import Adam, Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
@@ -52,8 +53,8 @@ class DirectFeedback(Rule):
     exact: ClassVar[str] = "output"
     passes: ClassVar[str] = "1 forward"
 
+    @override
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_l, C×N_l for every hidden block, its units in the shape of the block's output."""
         draws = {}
         for l, block_shape in enumerate(network.block_shapes):
             shape = (network.classes, *block_shape)
@@ -65,28 +66,19 @@ class DirectFeedback(Rule):
             draws[feedback_name(l)] = replace(draw, layout="images")
         return draws
 
-    def direct_feedback(self, network: Network, state: Tensors) -> dict[int, torch.Tensor]:
-        """All of it."""
-        return {l: state[feedback_name(l)].flatten(1) for l in range(len(network.blocks))}
+    @override
+    def direct_feedback(self, s: Step) -> dict[int, torch.Tensor]:
+        return {l: F.flatten(1) for l, F in enumerate(s.feedback)}
 
     def message(self, error: torch.Tensor) -> torch.Tensor:
         """What is sent to every block (B×C): the error E itself."""
         return error
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        h, saved = forward_blocks(network, params, batch.x, batch.mode)
-        logits, kept = network.output.forward(params, h, batch.mode)
-        loss, error = batch.loss(logits)
-
-        grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
-        message = self.message(error)
-        for l, block in enumerate(network.blocks):
-            signal = feedback_signal(message, state[feedback_name(l)])
-            grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
-        return Update(grads, loss, logits)
+    @override
+    def step(self, s: Step) -> Update:
+        trace = s.forward()
+        message = self.message(trace.E)
+        return trace.update(feedback_signal(message, F) for F in s.feedback)
 
 
 @RULES.register
@@ -122,37 +114,22 @@ class DirectKolenPollack(DirectFeedback):
     )
     source: ClassVar[str] = "Webster et al. 2021"
 
+    @override
     def weight_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        """The recipe's, with λ added to its decay."""
         return self._decaying(optimizer), schedule
 
+    @override
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        """Its own optimizer, with λ added to its decay, at a constant rate."""
         return self._decaying(self.feedback_optimizer), Constant()
 
     def _decaying(self, optimizer: Optimizer) -> Optimizer:
         return optimizer.model_copy(update={"weight_decay": optimizer.weight_decay + self.decay})
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        h, saved, outputs = batch.x, [], []
-        for block in network.blocks:
-            h, kept = block.forward(params, h, batch.mode)
-            saved.append(kept)
-            outputs.append(h)
-        logits, kept = network.output.forward(params, h, batch.mode)
-        loss, error = batch.loss(logits)
-
-        grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
-        state_grads = {}
-        for l, block in enumerate(network.blocks):
-            feedback = state[feedback_name(l)]
-            signal = feedback_signal(error, feedback)
-            grads |= block.vjp(params, saved.pop(0), signal.to(h.dtype), need_dx=False)[0]
-            state_grads[feedback_name(l)] = gathered(error, outputs.pop(0).to(feedback.dtype))
-        return Update(grads, loss, logits, state_grads)
+    @override
+    def step(self, s: Step) -> Update:
+        trace = s.forward(outputs=True)
+        learning = {l: gathered(trace.E, H) for l, H in enumerate(trace.outputs)}
+        return trace.update((feedback_signal(trace.E, F) for F in s.feedback), feedback_gradients=learning)
 
 
 @RULES.register
@@ -162,19 +139,13 @@ class DirectRandomTargetProjection(DirectFeedback):
     name: Literal["drtp"] = "drtp"
     source: ClassVar[str] = "Frenkel et al. 2021"
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        h = batch.x
-        grads: dict[str, torch.Tensor] = {}
-        message = one_hot(batch.labels, network.classes, torch.get_default_dtype()) / len(batch)
-        for l, block in enumerate(network.blocks):
-            h, kept = block.forward(params, h, batch.mode)
-            signal = feedback_signal(message, state[feedback_name(l)])
-            grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]
-            del kept
-        logits, kept = network.output.forward(params, h, batch.mode)
-        loss, error = batch.loss(logits)
-        grads |= network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)[0]
-        return Update(grads, loss, logits)
+    @override
+    def step(self, s: Step) -> Update:
+        h, grads = s.batch.x, dict[str, torch.Tensor]()
+        T = one_hot(s.batch.labels, s.network.classes, torch.get_default_dtype())
+        for block, F in zip(s.network.blocks, s.feedback, strict=True):
+            h, saved = block.forward(s.params, h, s.batch.mode)
+            grads |= s.vjp(block, saved, feedback_signal(T / s.B, F))
+            del saved  # before the next block runs
+        update = s.output(h).update()
+        return replace(update, grads={**grads, **update.grads})

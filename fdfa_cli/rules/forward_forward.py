@@ -26,14 +26,16 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.errors import Unsupported
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.losses import Batch, one_hot
+from fdfa_cli.network.losses import in_full_precision, one_hot
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
 
@@ -53,8 +55,8 @@ class ForwardForward(Rule):
         "data": {"normalize": "unit"},
     }
 
+    @override
     def check(self, network: Network, loss: str) -> None:
-        """The label must fit into the input, there must be a hidden block, and the loss be cross-entropy."""
         inputs = math.prod(network.shape)
         if inputs < network.classes:
             raise Unsupported(
@@ -69,40 +71,36 @@ class ForwardForward(Rule):
                 "training.loss=cross_entropy"
             )
 
+    @override
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """U(−1, 1) for every sample, by which its wrong label is chosen."""
-        return {"wrong": Draw((batch_size,), "uniform")}
+        return {"wrong": Draw((batch_size,), "uniform")}  # in (−1, 1), see `wrong_labels`
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        classes = network.classes
-        wrong = wrong_labels(batch.labels, perturbations["wrong"], classes)
-        labels = torch.cat((batch.labels, wrong))
-        h = embed(torch.cat((batch.x, batch.x)), one_hot(labels, classes, batch.x.dtype))
+    @override
+    def step(self, s: Step) -> Update:
+        classes, x = s.network.classes, s.batch.x
+        wrong = wrong_labels(s.batch.labels, s.perturbations["wrong"], classes)
+        labels = torch.cat((s.batch.labels, wrong))
+        h = embed(torch.cat((x, x)), one_hot(labels, classes, x.dtype))
         sign = torch.ones_like(labels, dtype=torch.float32)
-        sign[len(batch) :] = -1
-        neutral = embed(batch.x, torch.full_like(batch.x.flatten(1)[:, :classes], 1 / classes))
-        mode = batch.mode.discarding()
+        sign[s.B :] = -1
+        neutral = embed(x, torch.full_like(x.flatten(1)[:, :classes], 1 / classes))
         # Positive and negative sample share a dropout mask: they differ in their label alone.
-        both = replace(batch.mode, noise={k: torch.cat((m, m)) for k, m in batch.mode.noise.items()})
+        mode = s.batch.mode
+        both = replace(mode, noise={name: torch.cat((mask, mask)) for name, mask in mode.noise.items()})
 
         grads: dict[str, torch.Tensor] = {}
-        for block in network.blocks:
-            h, kept = block.forward(params, h, both)
+        for block in s.network.blocks:
+            h, kept = block.forward(s.params, h, both)
             slope = -sign * torch.sigmoid(-sign * (goodness(h) - self.threshold)) / len(labels)
             signal = (2 / h[0].numel()) * slope.view(-1, *(1,) * (h.ndim - 1)) * h
-            grads |= block.vjp(params, kept, signal.to(h.dtype), need_dx=False)[0]
+            grads |= s.vjp(block, kept, signal)
             h = normalised(h)
-            neutral = normalised(block.forward(params, neutral, mode)[0])
-        logits, kept = network.output.forward(params, neutral, mode)
-        loss, error = batch.loss(logits)
-        grads |= network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)[0]
-        return Update(grads, loss, logits)
+            neutral = normalised(block.forward(s.params, neutral, mode.discarding())[0])
+        trace = s.without_effect().output(neutral)
+        return Update(grads | trace.output_gradients(), trace.loss, trace.Z)
 
+    @override
     def predict(self, network: Network, params: Tensors, buffers: Tensors, x: torch.Tensor) -> torch.Tensor:
-        """Goodness (B×C) of every sample under every label."""
         mode = Mode(training=False, buffers=buffers)
         scores = []
         for label in range(network.classes):
@@ -130,7 +128,7 @@ def wrong_labels(labels: torch.Tensor, draw: torch.Tensor, classes: int) -> torc
 
 def goodness(h: torch.Tensor) -> torch.Tensor:
     """Mean square activity of every sample (B), in fp32."""
-    return h.flatten(1).float().square().mean(1) if h.dtype.itemsize < 4 else h.flatten(1).square().mean(1)
+    return in_full_precision(h.flatten(1)).square().mean(1)
 
 
 def normalised(h: torch.Tensor) -> torch.Tensor:

@@ -20,20 +20,18 @@ from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.losses import Batch
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.backprop import Backprop
-from fdfa_cli.rules.base import Update
-from fdfa_cli.rules.fdfa import PerturbedForward
+from fdfa_cli.rules.fdfa_structured import StructuredPerturbation
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
 
 @RULES.register
-class Grape(PerturbedForward):
+class Grape(StructuredPerturbation):
     """GrAPE: direct feedback whose columns turn towards forward estimates of the Jacobian's."""
 
     name: Literal["grape"] = "grape"
@@ -43,27 +41,25 @@ class Grape(PerturbedForward):
     ] = 0
     source: ClassVar[str] = "Caillon et al. 2026"
 
+    @override
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_l ~ N(0, 1), C×N_l."""
-        return {
-            name: replace(draw, law="gaussian", scale=1.0) for name, draw in super().state(network).items()
-        }
+        zero = super().state(network)
+        return {name: replace(draw, law="gaussian", scale=1.0) for name, draw in zero.items()}
 
+    @override
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """v_l; none at a calibration step."""
         if self.calibrate_every and (step + 1) % self.calibrate_every == 0:
             return {}
         return super().perturbations(network, batch_size, step)
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        if not perturbations:
-            return Backprop().step(network, params, state, batch, perturbations)
-        update, jacobians = self.forward(network, params, state, batch, perturbations)
-        turned = {name: self.turn(state[name], jacobian) for name, jacobian in jacobians.items()}
-        return Update(update.grads, update.loss, update.logits, state=turned)
+    @override
+    def step(self, s: Step) -> Update:
+        if not s.perturbations:  # a calibration step
+            return s.forward().backward()
+        s = s.on(self.injected(s.network))
+        trace, jacobians = self.estimate(s)
+        turned = {l: self.turn(s.feedback[l], J) for l, J in jacobians.items()}
+        return trace.update(self.signals(s, trace), feedback=turned)
 
     def turn(self, feedback: torch.Tensor, jacobian: torch.Tensor) -> torch.Tensor:
         """One step on 1 − cos of every column of F (C×N) and Ĵ (C×N), columns then of norm 1."""

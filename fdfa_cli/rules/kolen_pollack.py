@@ -20,17 +20,18 @@ NeurIPS 2019, arXiv 1904.05391.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.losses import Batch
+from fdfa_cli.network.layers import Layer, Mode
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.alignment import AlignedFeedback, matrices
-from fdfa_cli.rules.base import Update
-from fdfa_cli.streams import Draw
+from fdfa_cli.rules.step import Step, Update
+from fdfa_cli.streams import Draw, Shape
 
 
 @RULES.register
@@ -45,20 +46,18 @@ class KolenPollack(AlignedFeedback):
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}
     }
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        update = super().step(network, params, state, batch, perturbations)
-        names = matrices(network)
+    @override
+    def step(self, s: Step) -> Update:
+        update, names = super().step(s), matrices(s.network)
         grads = {
-            name: grad + self.decay * params[name] if name in names else grad
+            name: grad + self.decay * s.params[name] if name in names else grad
             for name, grad in update.grads.items()
         }
-        state_grads = {
-            f"feedback.{name}": update.grads[name] + self.decay * state[f"feedback.{name}"] for name in names
+        feedback_grads = {
+            f"feedback.{name}": update.grads[name] + self.decay * s.state[f"feedback.{name}"]
+            for name in names
         }
-        return Update(grads, update.loss, update.logits, state_grads)
+        return replace(update, grads=grads, state_grads=feedback_grads)
 
 
 @RULES.register
@@ -71,32 +70,30 @@ class WeightMirror(AlignedFeedback):
     source: ClassVar[str] = "Akrout et al. 2019"
     passes: ClassVar[str] = "1 forward, 1 backward, and a layerwise forward of M noise samples"
 
+    @override
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """X ~ N(0, 1) at the input of every layer that has a feedback (M, *its input's shape)."""
-        names = matrices(network)
         return {
             layer.name: Draw((self.mirror_samples, *shape), "gaussian")
-            for layer, shape in network.leaves()
-            if layer.key("weight") in names
+            for layer, shape in mirrored_layers(network)
         }
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        update = super().step(network, params, state, batch, perturbations)
-        names = matrices(network)
-        mirrored = {}
-        for layer, _ in network.leaves():
+    @override
+    def step(self, s: Step) -> Update:
+        laws, mirrored = matrices(s.network), {}
+        for layer, _ in mirrored_layers(s.network):
             name = layer.key("weight")
-            if name not in names:
-                continue
-            x, feedback = perturbations[layer.name], state[f"feedback.{name}"]
-            y, kept = layer.forward(params, x, Mode(training=True))
-            increment = layer.vjp(params, kept, y - y.mean(0), need_dx=False)[0][name]
+            x, feedback = s.perturbations[layer.name], s.state[f"feedback.{name}"]
+            y, kept = layer.forward(s.params, x, Mode(training=True))
+            increment = layer.vjp(s.params, kept, y - y.mean(0), need_dx=False)[0][name]
             grown = feedback + self.mirror_rate * increment / (y.numel() // y.shape[1])
-            mirrored[f"feedback.{name}"] = grown * (_expected_norm(names[name]) / grown.norm())
-        return Update(update.grads, update.loss, update.logits, state=mirrored)
+            mirrored[f"feedback.{name}"] = grown * (_expected_norm(laws[name]) / grown.norm())
+        return replace(super().step(s), state=mirrored)
+
+
+def mirrored_layers(network: Network) -> list[tuple[Layer, Shape]]:
+    """Every layer whose weights a backward pass transposes, with the shape of its input."""
+    names = matrices(network)
+    return [(layer, shape) for layer, shape in network.leaves() if layer.key("weight") in names]
 
 
 def _expected_norm(draw: Draw) -> float:

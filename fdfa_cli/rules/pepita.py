@@ -19,16 +19,17 @@ without a Backward Pass", ICML 2022, arXiv 2201.11665.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
-from fdfa_cli.network.layers import Chain, Mode, Tensors
-from fdfa_cli.network.losses import Batch
+from fdfa_cli.network.layers import Chain, Mode
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
 
@@ -47,39 +48,35 @@ class Pepita(Rule):
         "data": {"normalize": "unit"},
     }
 
+    @override
     def state(self, network: Network) -> dict[str, Draw]:
-        """F_0 (C×N_0), fixed."""
         inputs = math.prod(network.shape)
         bound = self.feedback_scale * math.sqrt(6 / inputs)
         return {"feedback": Draw((network.classes, inputs), "uniform", bound)}
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        first = _activations(network, params, batch.x, batch.mode)
-        logits, _ = network.output.forward(params, first.output, batch.mode)
-        loss, error = batch.loss(logits)
+    @override
+    def step(self, s: Step) -> Update:
+        first = seen_at_activations(s, s.batch.x, s.batch.mode)
+        trace = s.output(first.output)
+        change = s.cast((s.B * trace.E @ s.state["feedback"]).view_as(s.batch.x))
+        second = seen_at_activations(s, s.batch.x + change, s.batch.mode.discarding())
 
-        change = len(batch) * error @ state["feedback"].to(error.dtype)
-        x = batch.x + change.view_as(batch.x).to(batch.x.dtype)
-        mode = batch.mode.discarding()
-        second = _activations(network, params, x, mode)
-        _, kept = network.output.forward(params, second.output, mode)
-
-        grads, _ = network.output.vjp(params, kept, error.to(x.dtype), need_dx=False)
-        for before, after, block, saved in zip(
-            first.activities, second.activities, first.heads, second.saved, strict=True
+        _, kept = s.network.output.forward(s.params, second.output, s.batch.mode.discarding())
+        grads = s.vjp(s.network.output, kept, trace.E)
+        for head, saved, before, after in zip(
+            second.heads, second.saved, first.activities, second.activities, strict=True
         ):
-            grads |= block.vjp(params, saved, (before - after) / len(batch), need_dx=False)[0]
-        return Update(grads, loss, logits)
+            grads |= s.vjp(head, saved, (before - after) / s.B)
+        return Update(grads, trace.loss, trace.Z)
 
 
-class _Pass:
+class Pass(NamedTuple):
     """One forward pass, seen at every activation.
 
-    `heads` are the blocks up to their pre-activation, `saved` what those kept, `activities` the outputs
-    of the activations, `output` H_{L-1}.
+    heads       the blocks up to their pre-activation
+    saved       what those need for their derivatives
+    activities  the outputs of the activations
+    output      H_{L-1}
     """
 
     heads: list[Chain]
@@ -88,16 +85,15 @@ class _Pass:
     output: torch.Tensor
 
 
-def _activations(network: Network, params: Tensors, x: torch.Tensor, mode: Mode) -> _Pass:
-    seen = _Pass()
-    seen.heads, seen.saved, seen.activities = [], [], []
-    for block in network.blocks:
+def seen_at_activations(s: Step, x: torch.Tensor, mode: Mode) -> Pass:
+    """A pass through the hidden blocks on the input `x` (B, *shape)."""
+    heads, kept, activities = [], [], []
+    for block in s.network.blocks:
         head, activation, tail = split_at_activation(block)
-        z, kept = head.forward(params, x, mode)
-        h, _ = activation.forward(params, z, mode)
-        x, _ = tail.forward(params, h, mode)
-        seen.heads.append(head)
-        seen.saved.append(kept)
-        seen.activities.append(h)
-    seen.output = x
-    return seen
+        z, saved = head.forward(s.params, x, mode)
+        h, _ = activation.forward(s.params, z, mode)
+        x, _ = tail.forward(s.params, h, mode)
+        heads.append(head)
+        kept.append(saved)
+        activities.append(h)
+    return Pass(heads, kept, activities, x)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from fdfa_cli.network.base import Network
-from fdfa_cli.network.layers import Tensors
-from fdfa_cli.network.losses import Batch
+from typing_extensions import override
+
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update
 
 
 @RULES.register
@@ -25,14 +25,9 @@ class Shallow(Rule):
     passes: ClassVar[str] = "1 forward"
     source: ClassVar[str] = "baseline"
 
-    def step(
-        self, network: Network, params: Tensors, state: Tensors, batch: Batch, perturbations: Tensors
-    ) -> Update:
-        """See `Rule.step`."""
-        h = batch.x
-        for block in network.blocks:
-            h, _ = block.forward(params, h, batch.mode)
-        logits, kept = network.output.forward(params, h, batch.mode)
-        loss, error = batch.loss(logits)
-        grads, _ = network.output.vjp(params, kept, error.to(h.dtype), need_dx=False)
-        return Update(grads, loss, logits)
+    @override
+    def step(self, s: Step) -> Update:
+        h = s.batch.x
+        for block in s.network.blocks:
+            h, _ = block.forward(s.params, h, s.batch.mode)
+        return s.output(h).update()

@@ -12,7 +12,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode
 from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.rules.base import Update
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import sample, stream
 from fdfa_cli.train.ledger import Ledger
 from fdfa_cli.train.optimizers import Optimizer
@@ -129,7 +129,7 @@ class Session:
         if self.recipe.training.precision == "bf16":
             x = x.bfloat16()
         batch = Batch(x, labels, mode, LOSSES[self.recipe.training.loss])
-        update = rule.step(network, self.params, self.state, batch, perturbations)
+        update = rule.step(Step(network, self.params, self.state, batch, perturbations))
         self.apply(update)
         self.buffers.update(mode.updates)
         self.loss_sum.add_(update.loss, alpha=len(x))

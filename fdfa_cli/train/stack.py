@@ -22,7 +22,8 @@ from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import LOSSES, Batch, correct
-from fdfa_cli.rules.base import Rule, Update
+from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.train.grouping import real_options
 from fdfa_cli.train.ledger import Ledger
@@ -264,7 +265,7 @@ def _step(
     rule = first.recipe.rule.model_copy(update=dict(real))
     mode = Mode(training=True, buffers=buffers, noise=noise, stacked=True)
     batch = Batch(x, labels, mode, LOSSES[first.recipe.training.loss])
-    update = rule.step(first.network, params, state, batch, perturbations)
+    update = rule.step(Step(first.network, params, state, batch, perturbations))
     return _Step(
         dict(update.grads),
         dict(update.state_grads),
