@@ -2,22 +2,17 @@
 
     dfa    G_l = E F_l               F_l: C×N_l, fixed and random
     sdfa   G_l = sign(E) F_l / B     only the sign of each error
-    dkp    G_l = E F_l               ∇F_l = Eᵀ H_l, and W and F decay alike, by their optimizers
     drtp   G_l = T F_l / B           one-hot targets T in place of the error
 
 The output layer is exact. One forward pass, all activations kept until the error is known (but see drtp); no
 backward pass through the network: each block needs its local vjp only, in any order. Random: the initial F.
-
-dkp learns F as Kolen and Pollack did: F_l moves with the product of the same two signals as the weights
-it stands for (at the last hidden block ∇F_l = ∇W_L), and the decay on both makes their difference die out.
 
 drtp needs nothing from above: block l is updated, and its activations freed, before block l+1 runs, so
 peak memory does not grow with depth. It pays in accuracy: with targets in place of errors a block keeps
 learning what is already right. On mnist/compare it ends at 93.8 %, where the output layer alone (shallow),
 on random features of 800 units, ends at 95.3 %; on digits it is above shallow.
 
-Sources: Nøkland, NeurIPS 2016 (dfa); Webster, Choi & Ahn, arXiv 2104.08078 (dkp); Frenkel, Lefebvre &
-Bol, Frontiers in Neuroscience 15 (2021) (drtp).
+Sources: Nøkland, NeurIPS 2016 (dfa); Frenkel, Lefebvre & Bol, Frontiers in Neuroscience 15 (2021) (drtp).
 """
 
 from __future__ import annotations
@@ -32,12 +27,10 @@ from typing_extensions import override
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.losses import one_hot
-from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
+from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule
-from fdfa_cli.rules.step import Step, Update, feedback_name, feedback_signal, gathered
+from fdfa_cli.rules.step import Step, Update, feedback_name, feedback_signal
 from fdfa_cli.streams import Draw, kaiming
-from fdfa_cli.train.optimizers import Adam, Optimizer
-from fdfa_cli.train.schedules import Constant, Schedule
 
 FeedbackInit = Annotated[
     Literal["kaiming_uniform", "uniform", "zero"],
@@ -99,37 +92,6 @@ class SignDirectFeedbackAlignment(DirectFeedback):
     def message(self, error: torch.Tensor) -> torch.Tensor:
         """sign(E)/B."""
         return error.sign() / len(error)
-
-
-@RULES.register
-class DirectKolenPollack(DirectFeedback):
-    """Direct Kolen-Pollack: direct feedback that learns from the product of error and activity."""
-
-    name: Literal["dkp"] = "dkp"
-    decay: Annotated[float, Field(ge=0, description="λ, of weights and feedback alike; part of the rule")] = (
-        1e-6
-    )
-    feedback_optimizer: Annotated[Optimizer, Choice(OPTIMIZERS), Field(description="that follows ∇F")] = Adam(
-        lr=1e-4
-    )
-    source: ClassVar[str] = "Webster et al. 2021"
-
-    @override
-    def weight_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        return self._decaying(optimizer), schedule
-
-    @override
-    def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        return self._decaying(self.feedback_optimizer), Constant()
-
-    def _decaying(self, optimizer: Optimizer) -> Optimizer:
-        return optimizer.model_copy(update={"weight_decay": optimizer.weight_decay + self.decay})
-
-    @override
-    def step(self, s: Step) -> Update:
-        trace = s.forward(outputs=True)
-        learning = {l: gathered(trace.E, H) for l, H in enumerate(trace.outputs)}
-        return trace.update((feedback_signal(trace.E, F) for F in s.feedback), feedback_gradients=learning)
 
 
 @RULES.register

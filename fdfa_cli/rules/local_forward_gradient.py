@@ -36,6 +36,8 @@ from fdfa_cli.streams import Draw
 
 
 class LocalForward(LocalGreedy):
+    """A head for every block, and a forward estimate of the local loss's gradient."""
+
     source: ClassVar[str] = "Ren et al. 2023"
     passes: ClassVar[str] = "1 forward with tangent"
 
