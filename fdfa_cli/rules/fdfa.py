@@ -51,8 +51,7 @@ Distribution = Annotated[
     Literal["gaussian", "rademacher"], Field(description="law of the perturbations; rademacher is ±1")
 ]
 Inject = Annotated[
-    Literal["block", "activation"],
-    Field(description="perturb a block's output, or its activation before the pool"),
+    Literal["block", "activation"], Field(description="perturb after or before a block's pool")
 ]
 FeedbackRate = Annotated[float, Field(gt=0, le=1, description="α, the weight of the newest estimate Ĵ")]
 FeedbackOptimizer = Annotated[

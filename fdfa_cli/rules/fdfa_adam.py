@@ -4,8 +4,7 @@
 
 The paper's average is SGD of rate α on the same gradient. Perturbations enter at the activation, before the
 pool that follows it. The rest is as in FDFA.
-Source: the code that Bacho & Chu released with "Low-variance Forward Gradients using Direct Feedback Alignment
-and Momentum", Neural Networks 169 (2024).
+Source: the code that Bacho & Chu released with their paper of 2024 (see FDFA).
 """
 
 from __future__ import annotations
