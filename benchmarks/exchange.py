@@ -10,12 +10,13 @@ slowed by it (two that multiply 64×10 by 10×11760: 0.2 and 0.9 ms), those that
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import subprocess
 import sys
 import time
 from multiprocessing.shared_memory import SharedMemory
+
+from fdfa_cli.machine import cores
 
 ROUNDS = 20_000
 #: Rounds until the other process has settled on its core.
@@ -60,7 +61,7 @@ def exchanges() -> list[float]:
 
 def exchange() -> float | None:
     """Seconds of an exchange, measured by processes that have not loaded torch; None on a single core."""
-    if len(os.sched_getaffinity(0)) < 2:
+    if cores() < 2:
         return None
     command = [sys.executable, __file__]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT)

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from steps import store
 from stores import comparison
 
@@ -77,7 +78,7 @@ def driving(trials: int, folder: Path, step: int = 1000) -> list[dict[str, float
                 last, start = _cpu(driver.pid), time.perf_counter()
             continue
         cpu, wall = _cpu(driver.pid), time.perf_counter()
-        resident = int(Path(f"/proc/{driver.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        resident = psutil.Process(driver.pid).memory_info().rss
         found.append(
             {"trials": int(done[1]), "cpu": cpu - last, "wall": wall - start, "resident": float(resident)}
         )
@@ -88,8 +89,8 @@ def driving(trials: int, folder: Path, step: int = 1000) -> list[dict[str, float
 
 def _cpu(process: int) -> float:
     """CPU seconds of a process so far, without its children."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    times = psutil.Process(process).cpu_times()
+    return float(times.user + times.system)
 
 
 def main() -> None:

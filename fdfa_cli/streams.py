@@ -159,7 +159,13 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
 
 
 def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
-    """±1 with equal probability: eight signs are read from each random byte by a look-up table."""
+    """±1 with equal probability: eight signs are read from each random byte by a look-up table.
+
+    An Apple GPU draws no words of 64 bits, and each sign by itself.
+    """
+    if generator.device.type == "mps":
+        drawn = torch.empty(shape, dtype=dtype, device=generator.device)
+        return drawn.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
     count = math.prod(shape)
     octets = _words(count, generator).view(torch.uint8).int()
     return F.embedding(octets, _sign_table(generator.device, dtype)).view(-1)[:count].view(shape)

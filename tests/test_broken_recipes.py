@@ -145,7 +145,7 @@ BROKEN = [
     row(
         "a device that is none",
         GOOD + "training: {device: gpu}\n",
-        (4, 20, "must be auto, cpu, cuda or one of several GPUs, as cuda:0, not 'gpu'"),
+        (4, 20, "must be auto, cpu, mps, cuda or one of several GPUs, as cuda:0, not 'gpu'"),
     ),
     row(
         "negative size",

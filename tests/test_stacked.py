@@ -298,7 +298,7 @@ def test_memory_and_jobs_cut_the_stacks(monkeypatch, tmp_path):
     size = footprint.bytes_of(some[0].recipe)
 
     def heights(free: float, processes: int, largest: int | None = None) -> list[int]:
-        monkeypatch.setattr(batched, "free_bytes", lambda device: int(free))
+        monkeypatch.setattr(batched, "free_memory", lambda device: int(free))
         stacks = Batched(some, processes, largest=largest).stacks(some)
         assert sorted(job.identity for stack in stacks for job in stack) == sorted(j.identity for j in some)
         return [len(stack) for stack in stacks]
@@ -314,16 +314,6 @@ def test_memory_and_jobs_cut_the_stacks(monkeypatch, tmp_path):
     assert heights(0, 1) == [1] * 40
     many = jobs([recipe(seed=k) for k in range(2 * LARGEST)], tmp_path)
     assert [len(stack) for stack in Batched(many, 1).stacks(many)] == [1] * 2 * LARGEST  # still no memory
-
-
-def test_free_memory_heeds_the_machine_and_its_control_group(tmp_path):
-    free = footprint.free_bytes("cpu")
-    assert 0 < free <= int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("400\n")
-    assert footprint._group_limit(tmp_path) == 600
-    (tmp_path / "memory.max").write_text("max\n")
-    assert footprint._group_limit(tmp_path) > 2**60
 
 
 def test_auto_stacks_what_it_pays_for(tmp_path):

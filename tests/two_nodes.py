@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from ray.cluster_utils import Cluster
 
 STORE = 80 * 2**20  # bytes of shared memory a node
@@ -47,10 +47,10 @@ def main(folder: Path) -> None:
 
 def kill_workers(data: Path) -> None:
     """Kill the processes that have the data root `data`: a node's, which would live on for a moment."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # another user's, or one that has ended
-            if f"FDFA_DATA={data}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or one that has ended
+            if process.environ().get("FDFA_DATA") == str(data):
+                process.kill()
 
 
 if __name__ == "__main__":

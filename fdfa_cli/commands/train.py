@@ -27,7 +27,7 @@ def train(
         Path | None, typer.Option(help="Continue this run from its last checkpoint.", metavar="RUN")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same as training.seed=…")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),

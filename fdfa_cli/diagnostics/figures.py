@@ -19,7 +19,7 @@ def ratio(a: float, b: float) -> float | None:
 
 def norm(t: torch.Tensor) -> float:
     """Euclidean norm of all entries."""
-    return float(torch.linalg.vector_norm(t, dtype=torch.float64))
+    return float(torch.linalg.vector_norm(_measurable(t), dtype=torch.float64))
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
@@ -63,10 +63,10 @@ class Moments:
         if not self.count:
             self.first = vector
             self._sums = vector.new_zeros(2, *vector.shape)
-            self._squares = torch.zeros((), dtype=torch.float64, device=vector.device)
+            self._squares = torch.zeros((), dtype=torch.float64, device=_measurable(vector).device)
         deviation = vector - self.first
         self._sums[int(self.count >= self.half)] += deviation
-        self._squares += torch.linalg.vector_norm(deviation, dtype=torch.float64).square()
+        self._squares += torch.linalg.vector_norm(_measurable(deviation), dtype=torch.float64).square()
         self.count += 1
 
     def variance(self) -> float:
@@ -110,8 +110,13 @@ def feedback(mean: torch.Tensor, energy: float, matrix: torch.Tensor | None) -> 
 def dead(slope: torch.Tensor) -> float:
     """Share of units, or channels, that have no slope at any sample and position; `slope` (B, …)."""
     alive = (slope != 0).transpose(0, 1).flatten(1).any(1)
-    return 1 - alive.double().mean().item()
+    return 1 - _measurable(alive).double().mean().item()
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))
+    return float(torch.dot(_measurable(a).double(), _measurable(b).double()))
+
+
+def _measurable(t: torch.Tensor) -> torch.Tensor:
+    """`t` where float64 can be computed: on the CPU if it lies on an Apple GPU."""
+    return t.cpu() if t.device.type == "mps" else t

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
+from fdfa_cli import machine
 from fdfa_cli.diagnostics.watch import Phase
 from fdfa_cli.internals import recording_mode
 from fdfa_cli.lazy import torch
@@ -22,20 +22,15 @@ class Stopwatch:
         self.seconds: defaultdict[Phase, float] = defaultdict(float)
         self._phase: Phase | None = None
         self._device = device
-        self._since = self._now()
+        self._since = machine.now(device)
 
     def enter(self, phase: Phase | None) -> Phase | None:
         """Begin `phase` (None: nothing that counts); returns the one that was on."""
-        now = self._now()
+        now = machine.now(self._device)
         if self._phase is not None:
             self.seconds[self._phase] += now - self._since
         before, self._phase, self._since = self._phase, phase, now
         return before
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
 
 
 class Scales:

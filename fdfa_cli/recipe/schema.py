@@ -36,13 +36,13 @@ OPTIONAL = (*MANY, "diagnostics")
 MOST_THREADS = 1024
 
 #: What a device may be called.
-DEVICE = r"auto|cpu|cuda(:\d+)?"
+DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
 def _a_device(name: str) -> str:
     """Refuse what is not called as a device is; whether it is there is known when the training starts."""
     if not re.fullmatch(DEVICE, name):
-        raise ValueError(f"must be auto, cpu, cuda or one of several GPUs, as cuda:0, not {name!r}")
+        raise ValueError(f"must be auto, cpu, mps, cuda or one of several GPUs, as cuda:0, not {name!r}")
     return name
 
 

@@ -16,7 +16,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
-from fdfa_cli.train import checkpoint
+from fdfa_cli.train import checkpoint, total
 from fdfa_cli.train.session import Session
 
 #: Time between two checkpoints over the time that one takes, at least.
@@ -102,7 +102,7 @@ class Course:
         session = self.session
         row: dict[str, Any] = {
             "epoch": session.epoch + 1,
-            "train_loss": session.loss_sum.item() / session.seen,
+            "train_loss": total.wide(session.loss_sum).item() / session.seen,
             "train_accuracy": session.correct.item() / session.seen,
             "lr": session.rate("weights", max(session.position - 1, 0)),
             "train_seconds": session.seconds,

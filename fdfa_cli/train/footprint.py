@@ -1,4 +1,4 @@
-"""How much memory a training takes, and how much there is: what limits the height of a stack.
+"""How much memory a training takes: what limits the height of a stack.
 
     4 bytes × (  tensors that move × (value, gradient, two moments, and a copy while a stack is made)
                + units of all layers × batch × (output, tangent, cotangent, one in passing)
@@ -12,11 +12,7 @@ An estimate: only some optimizers keep two moments, only some rules a tangent. F
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
-from pathlib import Path
 
-from fdfa_cli.lazy import torch
 from fdfa_cli.recipe.schema import Recipe
 
 #: Bytes of a number: the narrow types do not take part in stacks.
@@ -36,27 +32,3 @@ def bytes_of(recipe: Recipe) -> int:
     drawn = sum(math.prod(draw.shape) for draw in draws)
     widest = sum(sorted(units)[-2:])
     return WIDTH * (5 * moving + 4 * batch * sum(units) + 4 * drawn + 2 * EVALUATION_BATCH * widest)
-
-
-def free_bytes(device: str) -> int:
-    """Bytes that `device` has left: of a GPU, or of this machine, as far as this process may use them."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    return min(_available(), _group_limit())
-
-
-def _available() -> int:
-    """What the machine can give without swapping, where the system tells, else what is free."""
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-def _group_limit(folder: Path = Path("/sys/fs/cgroup")) -> int:
-    """What the control group of a container has left; without a limit, more than any machine has."""
-    with suppress(OSError, ValueError):
-        limit = int((folder / "memory.max").read_text())
-        return limit - int((folder / "memory.current").read_text())
-    return 2**63

@@ -19,7 +19,7 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.runs import Run, events
 from fdfa_cli.signals import Stop, stopping
-from fdfa_cli.train.device import prepare
+from fdfa_cli.train.device import name, prepare
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Then, for_terminal
 
@@ -143,8 +143,7 @@ def environment_of(recipe: Recipe) -> dict[str, Any]:
     from fdfa_cli.lazy import torch
 
     device = prepare(recipe.training)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"device": name, "threads": torch.get_num_threads()}
+    return {"device": name(device), "threads": torch.get_num_threads()}
 
 
 def _say_recommended(resolved: Resolved, quiet: bool) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fdfa_cli import machine
 from fdfa_cli.data.base import Splits, Subset
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.lazy import torch
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
+from fdfa_cli.train import total
 from fdfa_cli.train.course import Course, Pace
-from fdfa_cli.train.device import prepare
+from fdfa_cli.train.device import peak_memory, prepare
 from fdfa_cli.train.footprint import EVALUATION_BATCH
 from fdfa_cli.train.progress import Progress
 from fdfa_cli.train.session import Session
@@ -179,25 +180,16 @@ def evaluate(team: Team, subset: Subset, prefix: str) -> list[dict[str, float]]:
     count = len(team.sessions)
     if not len(subset):
         return [{} for _ in range(count)]
-    loss_sum = torch.zeros(count, dtype=torch.float64, device=team.device)
+    loss_sum = total.zero(team.device, (count,))
     correct = torch.zeros(count, dtype=torch.int64, device=team.device)
     for rows in torch.split(torch.arange(len(subset), device=team.device), EVALUATION_BATCH):
         loss, hits = team.score(subset.batch(rows), subset.labels[rows])
-        loss_sum += loss * len(rows)
+        total.add(loss_sum, loss * len(rows))
         correct += hits
     return [
         {f"{prefix}_loss": loss / len(subset), f"{prefix}_accuracy": hits / len(subset)}
-        for loss, hits in zip(loss_sum.tolist(), correct.tolist(), strict=True)
+        for loss, hits in zip(total.wide(loss_sum).tolist(), correct.tolist(), strict=True)
     ]
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the device's allocator on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Clock:
@@ -208,13 +200,8 @@ class Clock:
 
     def start(self) -> None:
         """Begin to count."""
-        self._begun = self._now()
+        self._begun = machine.now(self._device)
 
     def stop(self) -> float:
         """Seconds since `start`."""
-        return self._now() - self._begun
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return machine.now(self._device) - self._begun

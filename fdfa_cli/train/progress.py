@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from fdfa_cli.train import total
+
 if TYPE_CHECKING:
     from fdfa_cli.recipe.schema import Recipe
     from fdfa_cli.train.session import Session
@@ -126,7 +128,8 @@ class Bar(Quiet):
         now = time.perf_counter()
         if now - self._looked < REFRESH:
             return
-        loss, correct = session.loss_sum.item() / session.seen, session.correct.item() / session.seen
+        loss = total.wide(session.loss_sum).item() / session.seen
+        correct = session.correct.item() / session.seen
         speed = max(session.seen - self._seen, 0) / (now - self._looked)
         self._looked, self._seen = now, session.seen
         self._bar.update(

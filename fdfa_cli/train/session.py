@@ -14,6 +14,7 @@ from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import sample, stream
+from fdfa_cli.train import total
 from fdfa_cli.train.ledger import Ledger
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule
@@ -70,7 +71,7 @@ class Session:
         order = torch.randperm(self.samples, generator=stream(seed, "order", self.epoch))
         self.order = order.to(self.device)
         self.streams = {purpose: stream(seed, purpose, self.epoch, self.device) for purpose in PURPOSES}
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_sum = total.zero(self.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self.probes: list[dict[str, Any]] = []
 
@@ -132,7 +133,7 @@ class Session:
         update = rule.step(Step(network, self.params, self.state, batch, perturbations))
         self.apply(update)
         self.buffers.update(mode.updates)
-        self.loss_sum.add_(update.loss, alpha=len(x))
+        total.add(self.loss_sum, update.loss, len(x))
         self.correct += correct(update.logits, labels)
         self.position += 1
 
@@ -158,7 +159,7 @@ class Session:
             "moments": {key: ledger.moments for key, ledger in self.ledgers.items()},
             "numbers": {key: ledger.numbers for key, ledger in self.ledgers.items()},
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
-            "loss_sum": self.loss_sum,
+            "loss_sum": total.wide(self.loss_sum),
             "correct": self.correct,
             "probes": self.probes,
         }
@@ -182,7 +183,7 @@ class Session:
             ledger.numbers.update(content["numbers"][key])
         for purpose, generator in self.streams.items():
             generator.set_state(content["streams"][purpose])
-        self.loss_sum.copy_(content["loss_sum"])
+        total.put(self.loss_sum, content["loss_sum"])
         self.correct.copy_(content["correct"])
         self.probes = content["probes"]
 

@@ -25,6 +25,7 @@ from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw, sample_rows
+from fdfa_cli.train import total
 from fdfa_cli.train.grouping import real_options
 from fdfa_cli.train.ledger import Ledger
 from fdfa_cli.train.session import Session
@@ -130,7 +131,7 @@ class Stack:
         self.apply(done)
         for name, value in done.buffers.items():
             self.buffers[name].copy_(value)
-        self.loss_sum.add_(done.loss, alpha=size)
+        total.add(self.loss_sum, done.loss, size)
         self.correct += done.correct
         for session in self.sessions:
             session.position += 1

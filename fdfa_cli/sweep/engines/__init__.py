@@ -8,13 +8,13 @@ is, is the engine's business. To add an engine: a module here with a class that 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fdfa_cli.errors import UsageError
+from fdfa_cli.machine import cores
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Status
 from fdfa_cli.sweep.names import EngineName
@@ -138,7 +138,10 @@ def _gpus(jobs: Sequence[Job]) -> int:
 
 def _cores(jobs: Sequence[Job]) -> int:
     """How many jobs the cores of this process can train at a time; one where all train on the same GPU."""
-    if any(job.recipe.training.device.startswith("cuda") for job in jobs):
+    from fdfa_cli.train.device import metal
+
+    devices = {job.recipe.training.device for job in jobs}
+    if any(device.startswith(("cuda", "mps")) for device in devices) or ("auto" in devices and metal()):
         return 1
     threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    return max(1, cores() // threads)

@@ -32,8 +32,8 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.signals import stopping
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.processes import Processes
-from fdfa_cli.train.device import chosen
-from fdfa_cli.train.footprint import bytes_of, free_bytes
+from fdfa_cli.train.device import chosen, free_memory
+from fdfa_cli.train.footprint import bytes_of
 from fdfa_cli.train.grouping import groups
 
 #: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
@@ -112,5 +112,5 @@ class Batched:
 
     def _fitting(self, job: Job) -> int:
         """How many trainings like `job` fit into the memory that each process has."""
-        free = SHARE * free_bytes(chosen(job.recipe.training))
+        free = SHARE * free_memory(chosen(job.recipe.training))
         return max(1, int(free / max(self._processes if not self._gpus else 1, 1) / bytes_of(job.recipe)))

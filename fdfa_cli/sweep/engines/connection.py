@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fdfa_cli.errors import UsageError
+from fdfa_cli.machine import cores
 
 #: As quiet as the other engines: what goes wrong in a task is told by its outcome.
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -47,9 +48,8 @@ def _start(ray: Any) -> None:
     folder = tempfile.mkdtemp(prefix="fdfa-ray-", dir="/tmp")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(ray.shutdown)
-    cores = len(os.sched_getaffinity(0))
     with _variable("TMPDIR", folder):  # so that it takes with it what a killed worker leaves behind
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **QUIET)
+        ray.init(address="local", num_cpus=cores(), include_dashboard=False, _temp_dir=folder, **QUIET)
 
 
 @contextmanager
