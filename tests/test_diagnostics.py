@@ -21,6 +21,7 @@ from test_rule_statistics import jacobians
 from test_train import assert_same_run, figures, new_run, trained
 from torch import Tensor
 
+from fdfa_cli import machine
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
 from fdfa_cli.diagnostics import blocks
@@ -43,7 +44,7 @@ from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.runs import Run
-from fdfa_cli.train.loop import Clock, fit
+from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Quiet
 
 CLASSES = 3
@@ -540,7 +541,7 @@ def test_seconds_are_counted_apart_and_summed(tmp_path, monkeypatch):
         now[0] += 7
         return plain(self)
 
-    monkeypatch.setattr(Clock, "_now", lambda self: now[0])
+    monkeypatch.setattr(machine, "now", lambda device: now[0])
     monkeypatch.setattr(Probe, "look", look)
     run = trained(tmp_path, recipe("rule=fdfa", *MLP_RUN, SECTION))
     rows = run.metrics()
