@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -89,7 +90,14 @@ class DataCorrupt(FdfaError):
 
 
 class RunDamaged(FdfaError):
-    """A run folder is incomplete, unreadable, or was written by another version of the format."""
+    """A run folder is incomplete, unreadable, or was written by another version of the format.
+
+    `folder` is that of the run, where there is one.
+    """
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 class Diverged(FdfaError):

@@ -176,10 +176,13 @@ def test_a_run_whose_creation_is_killed_is_there_whole_or_not_at_all(tmp_path):
 
 def test_numbers_that_are_not_finite_are_stored_as_null(tmp_path):
     with create(tmp_path) as run:
-        run.append({"epoch": 1, "train_loss": math.nan, "per_block": [1.0, math.inf, {"deep": -math.inf}]})
+        blocks = [{"block": 1, "bias": 1.0, "variance": math.inf}, {"block": 2, "bias": -math.inf}]
+        probe = {"step": 0, "epoch": 0.0, "blocks": blocks}
+        run.append({"epoch": 1, "train_loss": math.nan, "diagnostics": [probe]})
         run.update("diverged", "the loss is not finite", test_loss=math.inf)
     text = (run.path / "metrics.jsonl").read_text()
-    expected = {"epoch": 1, "train_loss": None, "per_block": [1.0, None, {"deep": None}]}
+    stored_blocks = [{"block": 1, "bias": 1.0, "variance": None}, {"block": 2, "bias": None}]
+    expected = {"epoch": 1, "train_loss": None, "diagnostics": [probe | {"blocks": stored_blocks}]}
     assert json.loads(text, parse_constant=pytest.fail) == expected
     summary = json.loads((run.path / "run.json").read_text(), parse_constant=pytest.fail)["summary"]
     assert summary == {"epochs": 1, "train_loss": None, "test_loss": None}

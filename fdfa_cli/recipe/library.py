@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fdfa_cli.door import read_regular
 from fdfa_cli.errors import UnknownName, UsageError, did_you_mean
+from fdfa_cli.recipe.load import MAX_BYTES
 
 #: A shipped recipe as people write it, with or without its folder and suffix.
 _SPELLED = re.compile(r"((?:\./)?(?:recipes/)?)(.*?)(\.ya?ml)?", re.DOTALL)
@@ -63,10 +65,14 @@ def summary(file: Path) -> str:
 def copy(name: str, destination: Path, *, force: bool = False) -> Path:
     """Copy the recipe `name` to `destination`, a file or a folder; returns the file written.
 
-    Raises `UsageError` where the file exists already, unless `force`, or cannot be written.
+    Raises `UsageError` where the file exists already, unless `force`, or cannot be written, and where the
+    recipe cannot be read.
     """
     source = find(name)
-    content = source.read_bytes()
+    try:
+        content = read_regular(source, MAX_BYTES)
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     target = destination / source.name if destination.is_dir() else destination
     try:
         with target.open("wb" if force else "xb") as stream:

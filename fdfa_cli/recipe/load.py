@@ -7,6 +7,7 @@ together with what the schema finds.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from typing import Any
 import yaml
 from yaml.reader import ReaderError
 
+from fdfa_cli.door import read_regular
 from fdfa_cli.errors import Problem, RecipeError
 from fdfa_cli.recipe import yaml12
 
 #: Larger files than these are not recipes: a checkpoint given by mistake, an alias bomb.
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 10_000
+_TOO_LARGE = f"larger than {MAX_BYTES // 1024} KiB, so not a recipe"
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML 1.1, and so PyYAML, counts lines
 
@@ -96,20 +99,35 @@ def load(file: Path) -> Document:
     source = str(file)
     nowhere = Place(source)
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_regular(file, MAX_BYTES)
     except IsADirectoryError as error:
         raise fail([Finding(nowhere, "is a folder, not a recipe")]) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise fail([Finding(nowhere, f"cannot be read: {reason}")]) from error
+    except OSError as error:
+        too_large = error.errno == errno.EFBIG
+        raise fail(
+            [Finding(nowhere, _TOO_LARGE if too_large else f"cannot be read: {error.strerror}")]
+        ) from error
     return parse(data, source)
+
+
+def values(text: str, source: str) -> dict[str, Any]:
+    """The plain values of a whole recipe's `text`, as `parse` reads them, without their places.
+
+    Quick where `text` is as such recipes are written. Raises `RecipeError` with all that is wrong.
+    """
+    tree = yaml12.quick(text) if len(text) <= MAX_BYTES else None
+    if not isinstance(tree, dict):
+        document = parse(text.encode("utf-8", "surrogatepass"), source)
+        if document.findings:
+            raise fail(document.findings)
+        tree = document.tree
+    return tree
 
 
 def parse(data: bytes, source: str) -> Document:
     """`load` for bytes already read; `source` is the name to use in messages."""
     if len(data) > MAX_BYTES:
-        raise fail([Finding(Place(source), f"larger than {MAX_BYTES // 1024} KiB, so not a recipe")])
+        raise fail([Finding(Place(source), _TOO_LARGE)])
     text = _decode(data, source)
     lines = _LINE_BREAK.split(text)
     document = read(text, lambda line, column: _place(source, lines, line, column))

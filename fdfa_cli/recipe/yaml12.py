@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
 from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.resolver import BaseResolver
@@ -22,6 +23,8 @@ MAX_DEPTH = 40
 
 _TAG = "tag:yaml.org,2002:"
 MERGE = _TAG + "merge"
+_DIGITS = "0123456789"
+#: Of every kind a pattern, and the characters it can start with ("" where there is none).
 _CORE = {
     "null": re.compile(r"(?:null|Null|NULL|~|)\Z"),
     "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
@@ -41,8 +44,11 @@ class CoreResolver(BaseResolver):
     """Says which plain scalars are null, booleans, integers and floats; the rest is text."""
 
 
-for _kind, _pattern in _CORE.items():
-    CoreResolver.add_implicit_resolver(_TAG + _kind, _pattern, None)
+for _kind, _first in (
+    ("null", ["", *"~nN"]), ("bool", list("tTfF")), ("int", list("-+" + _DIGITS)),
+    ("float", list("-+." + _DIGITS)),
+):  # fmt: skip
+    CoreResolver.add_implicit_resolver(_TAG + _kind, _CORE[_kind], _first)
 CoreResolver.add_implicit_resolver(MERGE, re.compile(r"<<\Z"), ["<"])
 
 
@@ -78,6 +84,69 @@ def compose(text: str) -> yaml.Node | None:
     except (ValueError, OverflowError) as error:
         raise Refused(None, None, "no such character", composer.get_mark()) from error
     return node
+
+
+_PARSER: Any = _Composer
+if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
+
+    _PARSER = CParser
+
+#: What no stored recipe holds without quotes, and `quick` leaves to `compose`: anchors, aliases, tags,
+#: directives, merge keys.
+_ODD = re.compile(r"[&*!%]|<<")
+#: What can open a list or mapping inside others on the same line; libyaml would go down with any number.
+_OPENING = re.compile(r"[\[{]|[-?]\s")
+_MOST_OPENINGS = 200
+
+
+class _Quick(_PARSER, SafeConstructor, CoreResolver):  # type: ignore[misc]
+    """libyaml's parser, where PyYAML was built with it, under the core schema."""
+
+    def __init__(self, text: str) -> None:
+        _PARSER.__init__(self, text)
+        SafeConstructor.__init__(self)
+        CoreResolver.__init__(self)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises `ValueError` where a key is given twice."""
+        mapping: dict[Any, Any] = SafeConstructor.construct_mapping(self, node, deep)
+        if len(mapping) < len(node.value):
+            raise ValueError("a key is given twice")
+        return mapping
+
+
+def _scalar(node: yaml.Node) -> Any:
+    assert isinstance(node, yaml.ScalarNode), "a tag, which is odd"
+    return scalar(node)
+
+
+for _kind in ("null", "bool", "int", "float", "str"):
+    _Quick.add_constructor(_TAG + _kind, lambda loader, node: _scalar(node))
+
+
+def quick(text: str) -> Any:
+    """The values of `text` without their places, in a fifth of the time that `compose` takes.
+
+    None where the text is wrong, or so unusual that only `compose` says what it holds.
+    """
+    if _ODD.search(text) or len(_OPENING.findall(text)) > _MOST_OPENINGS:
+        return None
+    try:
+        tree = _Quick(text).get_single_data()
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return None
+    return tree if _named(tree) else None
+
+
+def _named(tree: Any, depth: int = 0) -> bool:
+    """Whether all keys are text, as they are written in a recipe, and nothing is nested too deep."""
+    if isinstance(tree, dict):
+        named = all(type(key) is str for key in tree)
+        return named and depth < MAX_DEPTH and all(_named(value, depth + 1) for value in tree.values())
+    if isinstance(tree, list):
+        return depth < MAX_DEPTH and all(_named(value, depth + 1) for value in tree)
+    return True
 
 
 def short_tag(node: yaml.Node) -> str:

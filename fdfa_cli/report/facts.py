@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal, TypeVar
 
-import yaml
-
-from fdfa_cli.errors import RunDamaged, UsageError, did_you_mean
+from fdfa_cli.errors import RecipeError, RunDamaged, UsageError, did_you_mean
 from fdfa_cli.report.tables import DETAILS, SUMMARY, Column, Kind, Value
 from fdfa_cli.runs import Run
 
@@ -119,7 +117,10 @@ class Facts:
                 continue
             near = did_you_mean(name, [*self._names, *also, *self._keys])
             known = ", ".join([*self._names, *also])
-            raise UsageError(f"unknown name {name!r}{near} (known: {known}, and every key of a recipe)")
+            unread = "".join(f"\n  could not be read: {error}" for error in self.damaged)
+            raise UsageError(
+                f"unknown name {name!r}{near} (known: {known}, and every key of a recipe){unread}"
+            )
 
     def column(self, name: str) -> Column:
         """The column of `name`, its kind as its name and its values say."""
@@ -197,18 +198,15 @@ def _without(lines: re.Pattern[str], text: str) -> str:
 
 
 def _parse(run: Run, text: str) -> dict[str, Any]:
-    """The values of a stored recipe. It was written so that YAML 1.1 reads it as 1.2 does.
+    """The values of a stored recipe; raises `RunDamaged` where it is none."""
+    from fdfa_cli.recipe.load import values  # takes longer than a table of a few runs
 
-    So libyaml can read it, in a tenth of the time that the strict reader with its positions takes.
-    """
-    file = run.path / "recipe.yaml"
     try:
-        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise RunDamaged(f"{file}: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise RunDamaged(f"{file}: a recipe is a mapping of sections, not {type(tree).__name__}")
-    return tree
+        return values(text, str(run.path / "recipe.yaml"))
+    except RecipeError as error:
+        first, *more = error.problems
+        others = f" (and {len(more)} more)" if more else ""
+        raise RunDamaged(f"{first.where}: {first.message}{others}") from error
 
 
 def _flat(tree: Any, above: str = "") -> dict[str, Any]:

@@ -93,7 +93,10 @@ class Follower:
         except OSError:
             return Run.read(folder, names)  # which says what is wrong
         known, run = self._before.get(folder, ((), None))
-        gone = run is not None and run.status == "running" and not locked(folder / "metrics.jsonl")
+        try:
+            gone = run is not None and run.status == "running" and not locked(folder / "metrics.jsonl")
+        except OSError:
+            gone = True  # reading it again says what is wrong
         if run is None or known != stamps or gone:
             run = Run.read(folder, names)
         self._runs[folder] = stamps, run

@@ -14,7 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fdfa_cli.door import open_to_append, read_regular
 from fdfa_cli.errors import UsageError
+from fdfa_cli.runs.fields import MAX_METRICS
 from fdfa_cli.runs.files import atomic_write, foreign_folder
 from fdfa_cli.runs.run import Run
 
@@ -42,11 +44,11 @@ def export(run: Run, folder: Path) -> None:
     file = folder / run.name / f"events.out.tfevents.{created}.fdfa"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        before = file.read_bytes() if file.exists() else None
+        before = read_regular(file, MAX_METRICS) if file.exists() else None
         if before is None or not content.startswith(before):  # resumed from before its last epochs
             atomic_write(file, content)
         elif len(content) > len(before):
-            with file.open("ab") as stream:
+            with open_to_append(file) as stream:
                 stream.write(content[len(before) :])
     except OSError as error:
         raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error

@@ -9,14 +9,18 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fdfa_cli.door import open_regular, read_regular
+
 #: What is no run in a folder with a file of this name is meant to be there.
 FOREIGN = ".foreign"
-#: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them).
-_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+#: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them), or none
+#: for folders.
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -55,7 +59,8 @@ def foreign_folder(folder: Path) -> None:
 def remove_drafts(folder: Path) -> None:
     """Remove what writers that were killed inside `atomic_write` left in `folder`."""
     for draft in folder.glob(".*.tmp"):
-        draft.unlink()
+        if draft.is_symlink() or not draft.is_dir():
+            draft.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -73,44 +78,79 @@ def lock(file: BinaryIO) -> bool:
     Waits up to half a second, because `locked` holds the lock for an instant. Where the file system has
     no locks this is True: a run there is unprotected rather than impossible.
     """
-    for _ in range(50):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.01)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return True
-            raise
-        else:
-            return True
-    return False
+    return _wait(file.fileno(), fcntl.LOCK_EX) is not False
 
 
 def locked(path: Path) -> bool:
     """Whether some process holds the `lock` of `path`; True where the file system cannot tell."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return True
-            raise
+    with open_regular(path) as file:
+        return _try(file.fileno(), fcntl.LOCK_SH) is not True
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Keeps others from being `alone` in `folder`; waits for one that is, an instant, but not for ever."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _wait(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Gives whether nobody has `folder` `shared`, and keeps others from it meanwhile.
+
+    False also where the file system cannot tell.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield _try(handle, fcntl.LOCK_EX) is True
+    finally:
+        os.close(handle)
+
+
+def _wait(handle: int, how: int) -> bool | None:
+    """As `_try`, again and again for half a second."""
+    for _ in range(50):
+        if (got := _try(handle, how)) is not False:
+            return got
+        time.sleep(0.01)
     return False
+
+
+def _try(handle: int, how: int) -> bool | None:
+    """Whether the lock was got, which ends with the handle; None where the file system cannot tell."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
 
 
 def dump_json(value: Any, indent: int | None = None) -> bytes:
     """Strict JSON in UTF-8 without a newline at the end; numbers that are not finite become null."""
-    text = json.dumps(_finite(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    text = json.dumps(finite(value), allow_nan=False, ensure_ascii=False, indent=indent)
     # A file name that is not UTF-8 holds lone surrogates: `\udcff`, as Python and JSON both spell them.
     return text.encode("utf-8", "backslashreplace")
 
 
+def read_json(file: Path, limit: int) -> Any:
+    """What a JSON file of at most `limit` bytes holds; raises `OSError`, and `ValueError` as `load_json`."""
+    return load_json(read_regular(file, limit))
+
+
 def load_json(text: bytes) -> Any:
     """What strict JSON in UTF-8 holds; raises `ValueError` for anything else, NaN and Infinity included."""
-    return _DECODER.decode(text.decode())
+    try:
+        return _DECODER.decode(text.decode())
+    except RecursionError:
+        raise ValueError("lists or objects nested too deeply") from None
 
 
 def _refuse(constant: str) -> None:
@@ -120,11 +160,12 @@ def _refuse(constant: str) -> None:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any, largest: float = math.inf) -> Any:
+    """`value`, a tree for JSON, with None for numbers that are NaN or not below `largest` in size."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if abs(value) < largest else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item, largest) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item, largest) for item in value]
     return value

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
+from fdfa_cli.runs.fields import (
+    LONGEST_ERROR,
+    MOST_NAMES,
+    check_created,
+    check_name,
+    check_plain,
+    check_provenance,
+    check_summary,
+    check_text,
+    is_finite,
+    shown,
+)
 from fdfa_cli.runs.files import dump_json, load_json
 
 Status = Literal["completed", "running", "interrupted", "pruned", "diverged", "failed"]
@@ -36,19 +48,17 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+            raise ValueError(f"status {shown(self.status)} is none of {', '.join(STATUSES)}")
         if not isinstance(self.error, str | None) or not isinstance(self.created, str):
             raise ValueError("error and created must be text")
+        if self.error is not None and len(self.error) > LONGEST_ERROR:
+            raise ValueError(f"error is longer than {LONGEST_ERROR} characters")
+        check_created(self.created)
         if not isinstance(self.facts, dict) or not isinstance(self.summary, dict):
             raise ValueError("facts and summary must be objects")
-        for name, kind in FACTS.items():
-            if not isinstance(self.facts.get(name), kind):
-                raise ValueError(f"facts.{name} is not {'text' if kind is str else 'a whole number'}")
-        for name, value in self.summary.items():
-            if value is not None and not is_finite(value):
-                raise ValueError(f"summary.{name} is not a finite number")
-        if not isinstance(self.provenance, list) or not all(isinstance(p, dict) for p in self.provenance):
-            raise ValueError("provenance must be a list of objects")
+        _check_facts(self.facts)
+        check_summary(self.summary)
+        check_provenance(self.provenance)
 
     def dump(self) -> bytes:
         """The text of run.json."""
@@ -59,16 +69,36 @@ class Record:
         """The inverse of `dump`; raises `ValueError` saying what is wrong with `text`."""
         try:
             content = load_json(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"not JSON: {error}") from None
         if not isinstance(content, dict) or "schema" not in content:
             raise ValueError("not the record of a run: it has no schema number")
-        if (schema := content.pop("schema")) != SCHEMA:
-            raise ValueError(f"schema {schema!r}; this version reads {SCHEMA}")
-        try:
-            return cls(**content)
-        except TypeError as error:  # a key is missing, or one is there that this schema does not have
-            raise ValueError(f"not the record of a run: {error}") from None
+        schema = content.pop("schema")
+        if type(schema) is not int or schema != SCHEMA:
+            raise ValueError(f"schema {shown(schema)}; this version reads {SCHEMA}")
+        if content.keys() != _KEYS:
+            missing, more = sorted(_KEYS - content.keys()), sorted(content.keys() - _KEYS)
+            found = f"{missing[0]} is missing" if missing else f"unexpected keyword argument {shown(more[0])}"
+            raise ValueError(f"not the record of a run: {found}")
+        return cls(**content)
+
+
+_KEYS = frozenset(field.name for field in fields(Record))
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    if len(facts) > MOST_NAMES:
+        raise ValueError(f"facts has more than {MOST_NAMES} entries")
+    for name, kind in FACTS.items():
+        value = facts.get(name)
+        if kind is str:
+            check_text(value, f"facts.{name}")
+        elif type(value) is not int or not 0 <= value < 2**63:
+            raise ValueError(f"facts.{name} is not a whole number")
+    if len(facts) > len(FACTS):
+        for name, value in facts.items():
+            check_name(name, "facts.")
+            check_plain(value, f"facts.{name}")
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -88,10 +118,5 @@ def numeric(row: Mapping[str, Any]) -> dict[str, float | None]:
     return {
         key: value if is_finite(value) else None
         for key, value in row.items()
-        if value is None or isinstance(value, int | float)
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     }
-
-
-def is_finite(value: object) -> bool:
-    """Whether `value` is a number, and neither infinite nor NaN."""
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -5,26 +5,35 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from fdfa_cli.door import open_to_append, read_regular
 from fdfa_cli.errors import Diverged, Interrupted, RunDamaged, UsageError, did_you_mean
+from fdfa_cli.runs.fields import LARGEST, LONGEST_TEXT, MAX_METRICS, MAX_RECIPE, MAX_RECORD, check_row
 from fdfa_cli.runs.files import (
+    alone,
     atomic_write,
     dump_json,
+    finite,
     load_json,
     lock,
     locked,
     remove_drafts,
+    shared,
     sync_folder,
 )
 from fdfa_cli.runs.provenance import anonymous, provenance
 from fdfa_cli.runs.record import Record, Status, numeric, summarise
 
+#: The name of a run's folder; the group is the start of its identity.
+NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-.+-([0-9a-f]{8})(?:-[0-9]+)?")
 #: The files without which a folder is not a whole run.
 FILES = ("run.json", "recipe.yaml", "metrics.jsonl")
 
@@ -73,15 +82,17 @@ class Run:
         parts = [facts["data"], facts["network"], facts["rule"], facts["identity"][:8]]
         name = f"{now:%Y%m%dT%H%M%SZ}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", "-".join(parts))
         try:
-            path = _reserve(results, name)
-            draft = results / f".{path.name}.new"
-            draft.mkdir()
-            log = (draft / "metrics.jsonl").open("ab")
-            lock(log)
-            atomic_write(draft / "recipe.yaml", recipe_yaml.encode())
-            atomic_write(draft / "run.json", record.dump())
-            draft.rename(path)  # the empty folder that `_reserve` made gives way
-            sync_folder(results)
+            results.mkdir(parents=True, exist_ok=True)
+            with shared(results):  # until the folder has its name nobody takes it for abandoned
+                path = _reserve(results, name)
+                draft = results / f".{path.name}.new"
+                draft.mkdir()
+                log = open_to_append(draft / "metrics.jsonl")
+                lock(log)
+                atomic_write(draft / "recipe.yaml", recipe_yaml.encode())
+                atomic_write(draft / "run.json", record.dump())
+                draft.rename(path)  # the empty folder that `_reserve` made gives way
+                sync_folder(results)
         except OSError as error:
             raise UsageError(f"cannot create a run in {results}: {error.strerror}") from error
         return cls(path, record, log)
@@ -92,9 +103,13 @@ class Run:
 
         Raises `RunDamaged` naming the file and what is wrong with it, `UsageError` where no folder is.
         """
-        if not path.is_dir():
+        if not is_folder(path):
             raise no_such_folder(path)
-        return cls.read(path, {entry.name for entry in path.iterdir()})
+        try:
+            names = {entry.name for entry in path.iterdir()}
+        except OSError as error:
+            raise RunDamaged(f"{path}: {error.strerror}") from error
+        return cls.read(path, names)
 
     @classmethod
     def read(cls, path: Path, names: Collection[str]) -> Self:
@@ -102,7 +117,7 @@ class Run:
         if missing := [name for name in FILES if name not in names]:
             raise RunDamaged(f"{path}: {' and '.join(missing)} missing")
         try:
-            run = cls(path, Record.parse((path / "run.json").read_bytes()))
+            run = cls(path, Record.parse(read_regular(path / "run.json", MAX_RECORD)))
             if run.status == "running":
                 status: Status = "running" if locked(path / "metrics.jsonl") else "interrupted"
                 summary = run.record.summary | summarise(run.metrics())
@@ -122,7 +137,7 @@ class Run:
         """
         cls.open(path)
         try:
-            log = (path / "metrics.jsonl").open("ab")
+            log = open_to_append(path / "metrics.jsonl")
             held = lock(log)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written to: {error.strerror}") from error
@@ -156,9 +171,11 @@ class Run:
         """The resolved recipe."""
         file = self.path / "recipe.yaml"
         try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunDamaged(f"{file}: {error}") from error
+            return read_regular(file, MAX_RECIPE).decode()
+        except UnicodeDecodeError as error:
+            raise RunDamaged(f"{file}: not UTF-8: {error}") from error
+        except OSError as error:
+            raise RunDamaged(f"{file}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The row of each epoch; a last line that is torn is left out.
@@ -168,9 +185,12 @@ class Run:
         return list(iter_metrics(self.path))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add the `row` of an epoch (its key ``epoch``), flushed; what is not finite is stored as null."""
-        if not isinstance(row.get("epoch"), int):
-            raise ValueError(f"a row of metrics needs its epoch: {row}")
+        """Add the `row` of an epoch (its key ``epoch``), flushed; what is not finite is stored as null.
+
+        Raises `ValueError` where the row is none that could be read back.
+        """
+        row = finite(row, LARGEST)
+        check_row(row, 0)
         log = self._writable()
         log.write(dump_json(row) + b"\n")
         log.flush()
@@ -197,7 +217,7 @@ class Run:
         self._writable()
         if status is not None:
             # Lone surrogates (from a file name that is not UTF-8) could not be printed by any reader.
-            error = error and anonymous(error).encode("utf-8", "backslashreplace").decode()
+            error = error and anonymous(error[:LONGEST_TEXT]).encode("utf-8", "backslashreplace").decode()
             self.record = replace(self.record, status=status, error=error)
         numbers = self.record.summary | summarise(self.metrics()) | numeric(summary)
         self.record = replace(self.record, summary=numbers)
@@ -236,33 +256,43 @@ def _lines(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Each intact row of metrics.jsonl with its size in bytes."""
     file = folder / "metrics.jsonl"
     try:
-        lines = file.read_bytes().splitlines(keepends=True)
+        lines = read_regular(file, MAX_METRICS).splitlines(keepends=True)
     except OSError as error:
         raise RunDamaged(f"{file}: {error.strerror}") from error
+    epoch = 0
     for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n") and number == len(lines):
+            return  # torn: the process died inside the write
         try:
             row = load_json(line)
-            if not line.endswith(b"\n") or not isinstance(row["epoch"], int):
-                raise ValueError
-        except (ValueError, TypeError, KeyError):
-            if number == len(lines):  # torn: the process died inside the write
-                return
+        except ValueError:
             raise RunDamaged(f"{file}:{number}: not a row of metrics") from None
+        try:
+            check_row(row, epoch)
+        except ValueError as error:
+            raise RunDamaged(f"{file}:{number}: not a row of metrics: {error}") from None
+        epoch = row["epoch"]
         yield row, len(line)
 
 
 def no_such_folder(path: Path) -> UsageError:
     """The error for a `path` that is no folder, with the nearest name beside it."""
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - False also where the name is too long or may not be looked up
         return UsageError(f"{path}: not a folder")
-    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
-    near = did_you_mean(path.name, (sibling.name for sibling in siblings))
-    return UsageError(f"{path}: no such folder{near}")
+    try:
+        siblings = [sibling.name for sibling in path.parent.iterdir()]
+    except OSError:
+        siblings = []
+    return UsageError(f"{path}: no such folder{did_you_mean(path.name, siblings)}")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; False also where its name is too long or it may not be looked up."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _reserve(results: Path, name: str) -> Path:
     """An empty folder of `results` that is nobody else's: `mkdir` fails where there is one already."""
-    results.mkdir(parents=True, exist_ok=True)
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     while True:
         path = results / next(candidates)
@@ -271,6 +301,24 @@ def _reserve(results: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return path
+
+
+def remove_abandoned(results: Path) -> None:
+    """Remove what creators that were killed before their run had its name left in `results`.
+
+    Nothing is removed while some process creates a run there, or where the file system cannot tell.
+    """
+    with suppress(OSError), alone(results) as nobody_else:  # there is no folder yet, or it is someone else's
+        if not nobody_else:
+            return
+        with os.scandir(results) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for name in names:
+            if name.startswith(".") and name.endswith(".new") and NAME.fullmatch(name[1:-4]):
+                shutil.rmtree(results / name)
+            elif NAME.fullmatch(name):
+                with suppress(OSError):  # not empty, so a run
+                    (results / name).rmdir()
 
 
 def _outcome(error: BaseException) -> Status:

@@ -10,7 +10,10 @@ from typing import Literal, NamedTuple
 from fdfa_cli.errors import RunDamaged
 from fdfa_cli.runs.files import FOREIGN
 from fdfa_cli.runs.record import STATUSES
-from fdfa_cli.runs.run import FILES, Run, no_such_folder
+from fdfa_cli.runs.run import FILES, Run, is_folder, no_such_folder
+
+#: Folders inside one another that are looked into, below each that was named.
+MAX_DEPTH = 100
 
 #: What an entry turned out to be: a folder with something of ours in it, with only other things, with
 #: nothing; or a file.
@@ -33,11 +36,12 @@ def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
 
     `read` opens one small file a run (and the metrics of those that are not finished). Hidden folders, files
     beside runs and what is no run in a `foreign_folder` are passed over; an empty folder is one being
-    created. Raises `UsageError` where one of `paths` is no folder.
+    created. What lies more than `MAX_DEPTH` folders deep is named, not read. Raises `UsageError` where one of
+    `paths` is no folder.
     """
     walk = _Walk(read)
     for path in paths:
-        if not path.is_dir():
+        if not is_folder(path):
             raise no_such_folder(path)
         walk.visit(path, os.path.realpath(path), top=True)
     walk.runs.sort(key=lambda run: (run.name, str(run.path)))
@@ -60,13 +64,18 @@ class _Walk:
         self.runs: list[Run] = []
         self.damaged: list[RunDamaged] = []
         self.kinds: dict[str, Kind | None] = {}
+        self.depth = 0
 
     def visit(self, folder: Path, real: str, top: bool = False) -> Kind:
         """Collect what is in `folder`, whose path without links is `real`; `top` where the user named it."""
         if real in self.kinds:
             return self.kinds[real] or self._report(f"{folder}: a symbolic link that loops")
+        if self.depth > MAX_DEPTH:
+            return self._report(f"{folder}: more than {MAX_DEPTH} folders deep, so not looked into")
         self.kinds[real] = None  # entered, not left
+        self.depth += 1
         self.kinds[real] = kind = self._look(folder, real, top)
+        self.depth -= 1
         return kind
 
     def _look(self, folder: Path, real: str, top: bool) -> Kind:
@@ -93,16 +102,16 @@ class _Walk:
 
     def _enter(self, path: Path, real: str, entry: os.DirEntry[str]) -> Kind:
         if entry.is_symlink():
-            if not path.exists():
+            if not os.path.exists(path):  # noqa: PTH110 - False also where it may not be looked up
                 return self._report(f"{path}: a symbolic link that leads nowhere")
-            return self.visit(path, os.path.realpath(path)) if path.is_dir() else "file"
+            return self.visit(path, os.path.realpath(path)) if is_folder(path) else "file"
         return self.visit(path, f"{real}/{entry.name}") if entry.is_dir() else "file"
 
     def _read(self, folder: Path, names: set[str]) -> Kind:
         try:
             self.runs.append(self.open(folder, names))
         except RunDamaged as error:
-            self.damaged.append(error)
+            self.damaged.append(RunDamaged(str(error), folder))
         return "ours"
 
     def _report(self, message: str) -> Kind:

@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fdfa_cli.errors import UsageError
+from fdfa_cli.door import open_to_append
+from fdfa_cli.errors import RunDamaged, UsageError
+from fdfa_cli.recipe.load import load
+from fdfa_cli.recipe.resolve import resolve
+from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, Status, by_identity, iter_metrics, scan
-from fdfa_cli.runs.files import atomic_write, dump_json, load_json, lock
+from fdfa_cli.runs.fields import MAX_SUMMARY, MOST
+from fdfa_cli.runs.files import atomic_write, dump_json, lock, read_json
+from fdfa_cli.runs.run import NAME, remove_abandoned
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.plan import Trial
 
@@ -33,10 +39,15 @@ class Announcement:
     def read(cls, folder: Path) -> Announcement | None:
         """What was last announced in `folder`; None where nothing (readable) was."""
         try:
-            content = load_json((folder / ANNOUNCEMENT).read_bytes())
-            return cls(int(content["total"]), frozenset(content["identities"]))
-        except (OSError, ValueError, TypeError, KeyError):
+            content = read_json(folder / ANNOUNCEMENT, MAX_SUMMARY)
+        except (OSError, ValueError):
             return None
+        if not isinstance(content, dict):
+            return None
+        total, identities = content.get("total"), content.get("identities")
+        if type(total) is not int or not 0 <= total < MOST or not isinstance(identities, list):
+            return None
+        return cls(total, frozenset(key for key in identities if isinstance(key, str)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +77,16 @@ class Result:
 class Store:
     """The runs in `folder` by identity, kept up to date by `note`.
 
-    A folder that cannot be read is named in `damaged`, and its run counts as missing. With
-    `retry_failed`, failed runs are gone on with, once.
+    A folder that cannot be read is named in `damaged`, and its run counts as missing; unless there is a
+    whole run of the same identity, which was trained in its place. With `retry_failed`, failed runs are gone
+    on with, once.
     """
 
     def __init__(self, folder: Path, retry_failed: bool = False) -> None:
         found = scan([folder]) if folder.is_dir() else None
         self.folder = folder
-        self.damaged = found.damaged if found else []
         self._results = {key: Result.of(run) for key, run in by_identity(found.runs if found else []).items()}
+        self.damaged = [error for error in found.damaged if not self._replaced(error)] if found else []
         self._retry = {key for key, r in self._results.items() if r.status == "failed" and retry_failed}
 
     @property
@@ -115,7 +127,8 @@ class Store:
     def value(self, trial: Trial, metric: str, epoch: int | None = None) -> float | None:
         """The `metric` of a trial at the end of training, or after `epoch` (its last one if it has fewer).
 
-        None where the trial never got there, or its metric is not finite there.
+        None where the trial never got there, or its metric is not finite there, or its metrics cannot be
+        read, which is then named in `damaged`.
         """
         result = self.get(trial)
         if result is None:
@@ -124,13 +137,32 @@ class Store:
             return result.summary.get(metric) if result.status == "completed" else None
         if result.epochs <= epoch or result.path is None:
             return result.summary.get(metric) if result.epochs == epoch else None
-        row = next((row for row in iter_metrics(result.path) if row["epoch"] == epoch), {})
+        try:
+            row = next((row for row in iter_metrics(result.path) if row["epoch"] == epoch), {})
+        except RunDamaged as error:
+            if str(error) not in map(str, self.damaged):
+                self.damaged.append(error)
+            return None
         return row.get(metric)
 
     def announce(self, identities: Iterable[str], total: int) -> None:
         """Leave word for readers of what is being trained here: `total` runs, of which some are known."""
         content = dump_json({"total": total, "identities": list(identities)})
-        atomic_write(self.folder / ANNOUNCEMENT, content + b"\n")
+        try:
+            atomic_write(self.folder / ANNOUNCEMENT, content + b"\n")
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.folder / ANNOUNCEMENT}: {error.strerror}") from error
+
+    def _replaced(self, error: RunDamaged) -> bool:
+        """Whether the run that cannot be read was trained again, as far as its recipe or its name tells."""
+        if error.folder is None:
+            return False
+        try:
+            known = identity(resolve(load(error.folder / "recipe.yaml")).recipe)
+        except UsageError:  # no recipe either: the name of a run's folder ends with the start of its identity
+            start = NAME.fullmatch(error.folder.name)
+            return start is not None and any(key.startswith(start[1]) for key in self._results)
+        return known in self._results
 
     def _job(self, trial: Trial, until: int | None) -> Job:
         result = self.get(trial)
@@ -159,12 +191,13 @@ def open_store(folder: Path, retry_failed: bool = False) -> Iterator[Store]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("ab")
+        file = open_to_append(folder / ".lock")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
     with file:
         if not lock(file):
             raise UsageError(f"{folder}: another process is at work there; wait for it or stop it first")
+        remove_abandoned(folder)
         deadline = time.monotonic() + PATIENCE
         while busy := (store := Store(folder, retry_failed)).running:
             if time.monotonic() > deadline:  # still written, or on a file system that cannot tell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import Interrupted, OutputLost, ReaderGone
+from fdfa_cli.errors import Interrupted, OutputLost, ReaderGone, RunDamaged
 from fdfa_cli.recipe.load import load
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import Resolved, read, resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.runs import Run, events
+from fdfa_cli.runs.fields import shown
+from fdfa_cli.runs.run import remove_abandoned
 from fdfa_cli.signals import Stop, stopping
 from fdfa_cli.train.device import name, prepare
 from fdfa_cli.train.loop import fit
@@ -44,6 +47,7 @@ def start(
     recipe = resolved.recipe.single()
     recipe.data.require(data_root())
     environment = environment_of(recipe)
+    remove_abandoned(results)
     run = Run.create(results, dump(recipe), facts(recipe), sys.argv, environment)
     with _told(run.path, again), run:
         _train(recipe, run, quiet, False, tensorboard)
@@ -58,7 +62,8 @@ def resume(
 ) -> None:
     """Continue the run at `path` from its last checkpoint, and print `path`; a completed one stays as it is.
 
-    `overrides` may only change where and how fast it computes (device, threads). For the rest see `start`.
+    `overrides` may only change where and how fast it computes (device, threads). Raises `RunDamaged` where
+    the stored recipe is not the one that was started. For the rest see `start`.
     """
     stored = Run.open(path)
     recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
@@ -66,10 +71,46 @@ def resume(
         print(f"{path}: completed already, nothing to resume", file=sys.stderr)
         _print_folder(path)
         return
+    _check_same(stored, recipe)
+    recipe = _on_threads_of(stored, recipe)
     run = Run.resume(path, sys.argv, environment_of(recipe))
     with _told(path, again), run:
         run.update("running")
         _train(recipe, run, quiet, True, tensorboard)
+
+
+def _check_same(stored: Run, recipe: Recipe) -> None:
+    """Raise `RunDamaged` where `recipe` computes something else than what `stored` was started with."""
+    started, now = stored.record.facts["identity"], identity(recipe)
+    if now != started:
+        file = stored.path / "recipe.yaml"
+        again = shlex.join(["fdfa", "train", str(file)])
+        raise RunDamaged(
+            f"{file}: the recipe is not the one that was started: its identity is {now}, and run.json says "
+            f"{shown(started)}; undo the change, or train it as a new run: {again}"
+        )
+
+
+def _on_threads_of(stored: Run, recipe: Recipe) -> Recipe:
+    """`recipe` on as many threads as the run was trained on so far, on whose number the last digits depend.
+
+    Where that is not possible, or another number is asked for, it is said.
+    """
+    from fdfa_cli.lazy import torch
+
+    before = stored.record.provenance[-1].get("threads") if stored.record.provenance else None
+    wanted = recipe.training.threads
+    if before is None or before == wanted:
+        return recipe
+    if wanted is None and 0 < before <= max(os.cpu_count() or 1, torch.get_num_threads()):
+        training = recipe.training.model_copy(update={"threads": before})
+        return recipe.model_copy(update={"training": training})
+    print(
+        f"{stored.path}: trained on {before} threads so far, now on {wanted or torch.get_num_threads()}: "
+        "the digits will not be those of a training without the interruption",
+        file=sys.stderr,
+    )
+    return recipe
 
 
 def facts(recipe: Recipe) -> dict[str, Any]:

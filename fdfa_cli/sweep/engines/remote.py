@@ -21,8 +21,11 @@ from threading import Event, Thread
 from fdfa_cli import __version__
 from fdfa_cli.data import data_root
 from fdfa_cli.data.shipping import provide
+from fdfa_cli.door import open_regular, read_regular
 from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.registry import load_plugin
+from fdfa_cli.runs import Run
+from fdfa_cli.runs.fields import MAX_METRICS, MAX_RECIPE, MAX_RECORD
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.batched import Batched
 from fdfa_cli.sweep.engines.news import News, Reporter
@@ -142,7 +145,16 @@ def _at(folder: Path, job: Job, files: Mapping[str, bytes] | None) -> Job:
 
 
 def _files(run: Path | None) -> dict[str, bytes] | None:
-    return None if run is None else {p.name: p.read_bytes() for p in run.iterdir() if p.name[0] != "."}
+    """The files of a run to send to where it goes on."""
+    if run is None:
+        return None
+    limits = {"run.json": MAX_RECORD, "recipe.yaml": MAX_RECIPE, "metrics.jsonl": MAX_METRICS}
+    files = {name: read_regular(run / name, limit) for name, limit in limits.items()}
+    checkpoint = Run.open(run).checkpoint
+    if checkpoint.exists():
+        with open_regular(checkpoint) as file:
+            files[checkpoint.name] = file.read()
+    return files
 
 
 @cache
