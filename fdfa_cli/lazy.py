@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy
     import torch
     import torch.nn.functional as F
-    import torchvision
     from torch.optim import adam, rmsprop, sgd
 else:
 
@@ -54,10 +53,9 @@ else:
 
     torch = _LazyModule("torch")
     F = _LazyModule("torch.nn.functional")
-    torchvision = _LazyModule("torchvision")
     numpy = _LazyModule("numpy")
     adam = _LazyModule("torch.optim.adam")
     rmsprop = _LazyModule("torch.optim.rmsprop")
     sgd = _LazyModule("torch.optim.sgd")
 
-__all__ = ["F", "adam", "numpy", "rmsprop", "sgd", "torch", "torchvision"]
+__all__ = ["F", "adam", "numpy", "rmsprop", "sgd", "torch"]

@@ -252,17 +252,17 @@ def put(files: dict[str, bytes], folder: Path) -> Path:
 def downloads(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], error: BaseException | None = None
 ) -> list[Path]:
-    """Let torchvision's download write `files`, then raise `error`; returns where it was asked to."""
+    """Let the download write `files`, then raise `error`; returns where it was asked to."""
     asked: list[Path] = []
 
-    def download(self: torchvision.datasets.MNIST) -> None:
-        asked.append(Path(self.root))
-        put(files, Path(self.raw_folder))
-        (Path(self.raw_folder) / "train-images-idx3-ubyte.gz").write_bytes(b"left over")
+    def download(cls: type[Mnist], root: Path) -> None:
+        asked.append(root)
+        put(files, root / cls.folder)
+        (root / cls.folder / "train-images-idx3-ubyte.gz").write_bytes(b"left over")
         if error is not None:
             raise error
 
-    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    monkeypatch.setattr(Mnist, "download", classmethod(download))
     return asked
 
 
@@ -288,10 +288,14 @@ def test_checksums_are_torchvisions() -> None:
         assert ours.checksums == dict(theirs.train_list + theirs.test_list)
         assert ours.folder == theirs.base_folder
         assert [ours.test_file] == [file for file, _ in theirs.test_list]
+        assert [(a.urls, a.md5) for a in ours.archives] == [((theirs.url,), theirs.tgz_md5)]
     for model in (Mnist, FashionMnist):
         theirs = getattr(torchvision.datasets, model.folder.partition("/")[0])
         assert {f"{file}.gz" for file in model.checksums} == {file for file, _ in theirs.resources}
         assert model.folder == f"{theirs.__name__}/raw"
+        assert [(a.urls, a.md5) for a in model.archives] == [
+            (tuple(f"{mirror}{file}" for mirror in theirs.mirrors), md5) for file, md5 in theirs.resources
+        ]
 
 
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])

@@ -10,11 +10,11 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import AfterValidator, Field
 
-from fdfa_cli.data.split import stratified
+from fdfa_cli.data.split import cut, stratified
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.registry import DATA, Named
@@ -72,7 +72,10 @@ class Data(Named):
 
     @abstractmethod
     def shape(self) -> Shape:
-        """Shape of one sample as the network sees it, known without torch and without the files."""
+        """Shape of one sample as the network sees it, known without torch.
+
+        Raises `DataNotFound` where only the files could tell and they are not there.
+        """
 
     @abstractmethod
     def classes(self) -> int:
@@ -121,23 +124,28 @@ class Data(Named):
         """Bytes that `load` takes at the most, of files that hold so many samples."""
         return round(self.sample_bytes() * (self.copies * counts.train + counts.test))
 
+    def parts(self, root: Path) -> tuple[Samples, Samples]:
+        """The training file and the test file that `read` reads, of which `load` takes what it needs."""
+        return self.read(root)
+
     def files(self, root: Path) -> dict[str, Path]:
         """Every file that `read` reads, by the path it has under a root; none for a set that needs none.
 
-        A machine that lacks them is sent these. Raises `DataNotFound` where one is missing.
+        A machine that lacks them is sent these. Raises `DataNotFound` where one is missing, and `UsageError`
+        where the folder may not be entered.
         """
         return {}
 
     def require(self, root: Path) -> None:
-        """Raises `DataNotFound` where the set is not under `root`. Reads no file and needs no torch."""
-        if self.status(root).state in ("missing", "incomplete"):
+        """Raises what `files` does where the set is not under `root`. Reads no file and needs no torch."""
+        if self.status(root).state in ("missing", "incomplete", "unreadable"):
             self.files(root)
 
     def movable(self) -> Self:
         """The same samples by options that say nothing of where on this machine the `files` are."""
         return self
 
-    def transform(self, train: Subset) -> Transform | None:
+    def transform(self, train: Samples) -> Transform | None:
         """How stored samples become inputs, given the training file; None hands them over as they are."""
         return None
 
@@ -148,19 +156,19 @@ class Data(Named):
         it), `DataCorrupt` where a file is damaged (naming it), and `UsageError` where `validation`
         leaves nothing to train on. Never downloads.
         """
-        file, test = self.read(root)
+        file, test = self.parts(root)
         sizes = self.sizes(Counts(len(file), len(test)))
-        validation, train = file.cut(count_of(self.validation, len(file)), self.split_seed)
+        validation, train = cut(file.labels, count_of(self.validation, len(file)), self.split_seed)
         if sizes.train < len(train):
-            train, _ = train.cut(sizes.train, self.split_seed)
+            train = train[stratified(file.labels[train], sizes.train, self.split_seed)]
         if sizes.validation < len(validation):
-            validation, _ = validation.cut(sizes.validation, self.split_seed)
+            validation = validation[stratified(file.labels[validation], sizes.validation, self.split_seed)]
         transform = self.transform(file)
         still = transform and replace(transform, augment=())
         return Splits(
-            replace(train, transform=transform).to(device),
-            replace(validation, transform=still).to(device),
-            replace(test, transform=still).to(device),
+            replace(file.take(train), transform=transform).to(device),
+            replace(file.take(validation), transform=still).to(device),
+            replace(test.take(torch.arange(len(test))), transform=still).to(device),
         )
 
     @classmethod
@@ -187,7 +195,7 @@ class Status:
 
     name: str
     summary: str
-    state: Literal["built in", "present", "incomplete", "missing", "yours"]
+    state: Literal["built in", "present", "incomplete", "missing", "unreadable", "yours"]
     location: Path | None
     bytes: int
 
@@ -204,6 +212,19 @@ class Splits:
     train: Subset
     validation: Subset
     test: Subset
+
+
+class Samples(Protocol):
+    """Labelled samples, in memory (`Subset`) or on disk."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The class of each, n int64."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: torch.Tensor) -> Subset:
+        """The samples at the positions `rows`, in memory."""
 
 
 @dataclass(frozen=True)
@@ -230,10 +251,8 @@ class Subset:
 
     def cut(self, count: int, seed: int) -> tuple[Subset, Subset]:
         """`count` samples drawn by `seed`, each class in its share, and all the others."""
-        drawn = stratified(self.labels, count, seed)
-        others = torch.ones(len(self), dtype=torch.bool)
-        others[drawn] = False
-        return self.take(drawn), self.take(others.nonzero().flatten())
+        drawn, others = cut(self.labels, count, seed)
+        return self.take(drawn), self.take(others)
 
     def take(self, rows: torch.Tensor) -> Subset:
         """The samples at the positions `rows`."""

@@ -20,3 +20,11 @@ def stratified(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     by_class = shuffled[numpy.argsort(y[shuffled], kind="stable")]
     rank = numpy.arange(len(y)) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
     return torch.from_numpy(numpy.sort(by_class[rank < numpy.repeat(quota, sizes)]))
+
+
+def cut(labels: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sorted positions of the samples that `stratified` draws, and of all the others."""
+    drawn = stratified(labels, count, seed)
+    others = torch.ones(len(labels), dtype=torch.bool)
+    others[drawn] = False
+    return drawn, others.nonzero().flatten()
