@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
+from fdfa_cli.data import image_folder
 from fdfa_cli.data.image_folder import ImageFolder
 from fdfa_cli.errors import DataCorrupt, DataNotFound
 
@@ -132,10 +133,8 @@ def test_decoded_pictures_are_kept_until_a_file_changes(
 ) -> None:
     root, options = tmp_path / "root", folder(layouts["val"])
     decoded: list[str] = []
-    original = ImageFolder._decode_one
-    monkeypatch.setattr(
-        ImageFolder, "_decode_one", lambda self, entry: decoded.append(entry.path) or original(self, entry)
-    )
+    original = image_folder.decode
+    monkeypatch.setattr(image_folder, "decode", lambda path, fit: decoded.append(path) or original(path, fit))
 
     def images() -> torch.Tensor:
         return options.read(root)[0].images
@@ -195,14 +194,16 @@ def test_a_picture_that_cannot_be_read_is_named(
     bad.write_bytes(content)
     with pytest.raises(DataCorrupt, match=r"val/b/bad\.JPEG cannot be decoded"):
         folder(layouts["val"]).load(tmp_path / "root", CPU)
-    assert not list((tmp_path / "root").rglob("*.pt"))
+    assert not list((tmp_path / "root" / "image_folder").iterdir())
 
 
 def test_a_damaged_store_of_decoded_pictures_is_named(layouts: dict[str, Path], tmp_path: Path) -> None:
     folder(layouts["val"]).read(tmp_path)
     (kept,) = (tmp_path / "image_folder").iterdir()
-    kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(DataCorrupt, match=kept.name):
+    content = bytearray(kept.read_bytes())
+    content[100] ^= 1  # in the pixels of the first image
+    kept.write_bytes(content)
+    with pytest.raises(DataCorrupt, match=f"{kept.name} is damaged"):
         folder(layouts["val"]).read(tmp_path)
 
 

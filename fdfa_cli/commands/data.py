@@ -16,8 +16,10 @@ data_app = typer.Typer(help="Data sets: what is on disk, and fetching what is no
 
 @data_app.command("list")
 def list_sets() -> None:
-    """List every data set: whether it is on disk, and where."""
+    """List every data set: whether it is on disk, and where; then what is kept of image folders."""
     from fdfa_cli.data import data_root, status
+    from fdfa_cli.data.decoded import kept
+    from fdfa_cli.errors import UsageError
 
     def cells(row: Status) -> list[str]:
         size = f"{row.bytes / 1e6:.0f}" if row.bytes else ""
@@ -25,6 +27,14 @@ def list_sets() -> None:
 
     titles = ("data set", "on disk", "MB", "where", "what it is")
     print_listing(titles, map(cells, status(data_root())), right=["MB"])
+    try:
+        decoded = kept(data_root())
+    except UsageError:  # as its row says: unreadable
+        decoded = []
+    if decoded:
+        typer.echo("\nImages that are kept decoded; a file that you delete is made again when it is needed:")
+        rows = [[str(k.path), f"{k.bytes / 1e6:.0f}", k.folder or "of an earlier version"] for k in decoded]
+        print_listing(("file", "MB", "images"), rows, right=["MB"])
 
 
 @data_app.command()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
-import sys
-import tempfile
+import re
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from fdfa_cli.data.base import TEST_SEED, Amount, Status, Subset, count_of
+from fdfa_cli.data.base import TEST_SEED, Amount, Counts, Samples, Status, Subset, count_of
+from fdfa_cli.data.decoded import FOLDER, PIECE, About, Store, StoredImages, kept
+from fdfa_cli.data.files import is_file, is_folder, shown, tell
 from fdfa_cli.data.images import ImageData
-from fdfa_cli.data.listing import Entry, Listing, class_names, list_images
+from fdfa_cli.data.listing import Entry, Listing, class_names, first_image, list_images, walk
+from fdfa_cli.data.picture import Fit, decode, sides
 from fdfa_cli.data.root import data_root
-from fdfa_cli.errors import DataCorrupt, DataNotFound, UsageError
+from fdfa_cli.data.split import cut
+from fdfa_cli.errors import DataNotFound, FdfaError, UsageError
 from fdfa_cli.lazy import numpy, torch
 from fdfa_cli.registry import DATA
 
@@ -34,9 +38,10 @@ class ImageFolder(ImageData):
       then the test set: the validation set is always cut from train/. Without either, `test` is held out.
     - Tiny ImageNet: ``folder/train/<class>/images/*`` and ``folder/val/val_annotations.txt``.
 
-    Classes are numbered in the order of their names. The first use decodes every image to `size`×`size`
-    pixels (shorter side resized, centre cut out) into one file under the data root; it is made anew when a
-    file of the folder is added, removed or changed.
+    Classes are numbered in the order of their names. The first use decodes every image into one file under
+    the data root: turned upright, at `size`×`size` pixels (shorter side resized, centre cut out), the first
+    picture of an animation, without its transparency. Grey levels of 16 bits are scaled to 8, floating-point
+    ones are refused. The file is made anew when a file of the folder is added, removed or changed.
     """
 
     name: Literal["image_folder"] = "image_folder"
@@ -44,50 +49,85 @@ class ImageFolder(ImageData):
     folder: Annotated[
         str, Field(min_length=1, description="the folder; looked up under the data root unless absolute")
     ]
-    size: Annotated[int, Field(ge=1, description="pixels a side at which images are stored")] = 64
+    size: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=8192,
+            description="pixels a side at which images are stored; when absent, their own, which must be one",
+        ),
+    ] = None
     channels: Annotated[Literal[1, 3], Field(description="3 for colour, 1 for grey")] = 3
     test: Annotated[
         Amount, Field(description="images, or fraction, held out where there is neither test/ nor val/")
     ] = 0.2
 
     def stored_shape(self) -> tuple[int, int]:
-        """See `ImageData.stored_shape`."""
-        return self.channels, self.size
+        """See `ImageData.stored_shape`; the first image's shorter side where `size` does not say it."""
+        return self.channels, self.size or sides(first_image(self._folder(data_root())))[0]
 
     def classes(self) -> int:
         """As many as there are class folders; raises `DataNotFound` where the folder is not there."""
         return len(class_names(self._folder(data_root())))
 
     def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`. Raises `DataCorrupt` naming an image that cannot be decoded."""
+        """See `Data.read`."""
+        train, test = self.parts(root)
+        return train.take(torch.arange(len(train))), test.take(torch.arange(len(test)))
+
+    def counted(self, root: Path) -> Counts:
+        """See `Data.counted`; raises what `parts` does where the folder does not fit together."""
+        listing = list_images(self._folder(root))
+        if listing.test:
+            return Counts(len(listing.train), len(listing.test))
+        held_out = self._held_out(len(listing.train))
+        return Counts(len(listing.train) - held_out, held_out)
+
+    def reading_bytes(self, counts: Counts) -> int:
+        """See `Data.reading_bytes`: what is kept, and the pieces that are read and counted."""
+        return self.sample_bytes() * sum(self.sizes(counts)) + 3 * PIECE
+
+    def parts(self, root: Path) -> tuple[Samples, Samples]:
+        """See `Data.parts`. Raises `DataCorrupt` naming an image that cannot be decoded."""
         folder = self._folder(root)
         listing = list_images(folder)
-        place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-        cache = root / "image_folder" / f"{folder.name}-{self.size}x{self.channels}-{place}.pt"
-        train, test = self._decoded(listing, cache)
-        if test is None:
-            count = count_of(self.test, len(train))
-            if count >= len(train):
-                raise UsageError(f"data.test: {count} of {len(train)} images leaves none to train on")
-            test, train = train.cut(count, TEST_SEED)
-        return train, test
+        store = self._decoded(root, folder, listing)
+        train = _part(store, 0, listing.train)
+        if listing.test:
+            return train, _part(store, len(train), listing.test)
+        held_out, others = cut(train.labels, self._held_out(len(train)), TEST_SEED)
+        return train.only(others), train.only(held_out)
+
+    def _held_out(self, images: int) -> int:
+        """How many of `images` are for testing, where the folder has no test part."""
+        count = count_of(self.test, images)
+        if count >= images:
+            raise UsageError(f"data.test: {count} of {images} images leaves none to train on")
+        return count
+
+    def require(self, root: Path) -> None:
+        """See `Data.require`; raises `UsageError` where there are fewer than two classes."""
+        class_names(self._folder(root))
 
     def files(self, root: Path) -> dict[str, Path]:
         """See `Data.files`: all that is in the folder, but hidden files."""
         folder = self._folder(root)
-        paths = (path for path in folder.rglob("*") if path.is_file())
-        names = {path.relative_to(folder): path for path in paths}
-        hidden = {name for name in names if any(part.startswith(".") for part in name.parts)}
-        return {f"{folder.name}/{name}": path for name, path in names.items() if name not in hidden}
+        paths = [Path(entry.path) for entry in walk(folder) if is_file(entry.path)]
+        return {f"{self.movable().folder}/{path.relative_to(folder).as_posix()}": path for path in paths}
 
     def movable(self) -> Self:
-        """See `Data.movable`: by the folder's name alone."""
-        return self.model_copy(update={"folder": Path(self.folder).name})
+        """See `Data.movable`: by the folder's name alone, or another where that is none by itself."""
+        name = Path(self.folder).name
+        return self.model_copy(update={"folder": "images" if name in ("", "..") or name[0] == "~" else name})
 
-    def statistics(self, train: Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self, train: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """See `ImageData.statistics`; measured, over at most `STATISTICS` of the training images."""
-        some = train.images[:: -(-len(train) // STATISTICS)].transpose(0, 1).flatten(1)
-        values = torch.stack([torch.bincount(channel, minlength=256) for channel in some]).double()
+        rows = torch.arange(0, len(train), -(-len(train) // STATISTICS))
+        values = torch.zeros(self.channels, 256, dtype=torch.float64)
+        together = max(1, PIECE // train.take(rows[:1]).images.numel())
+        for some in torch.split(rows, together):
+            for total, channel in zip(values, train.take(some).images.transpose(0, 1), strict=True):
+                total += torch.bincount(channel.flatten(), minlength=256)
         shares, grey = values / values.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
         mean = shares @ grey
         # A set of one colour has no variance: a grey level is then the unit.
@@ -96,11 +136,12 @@ class ImageFolder(ImageData):
 
     @classmethod
     def status(cls, root: Path) -> Status:
-        """See `Data.status`: the folder is the user's, and what was decoded is kept under `root`."""
-        cache = root / "image_folder"
-        return Status(
-            cls.set_name(), cls.summary(), "yours", cache, sum(f.stat().st_size for f in cache.glob("*.pt"))
-        )
+        """See `Data.status`: where the user's folder is looked up, and the bytes of all that is decoded."""
+        place = root / "<data.folder>"
+        try:
+            return Status(cls.set_name(), cls.summary(), "yours", place, sum(k.bytes for k in kept(root)))
+        except FdfaError:
+            return Status(cls.set_name(), cls.summary(), "unreadable", place, 0)
 
     @classmethod
     def fetch(cls, root: Path) -> None:
@@ -114,64 +155,48 @@ class ImageFolder(ImageData):
         folder = root / self.folder
         try:
             folder = root / Path(self.folder).expanduser()
-            found = folder.is_dir()
-        except (OSError, RuntimeError):  # a name too long for a folder, or ~ of a user there is not
+        except RuntimeError:  # ~ of a user whom there is not
             found = False
+        else:
+            found = is_folder(folder)
         if not found:
             raise DataNotFound(
-                f"data.folder: there is no folder {folder}\n"
+                f"data.folder: there is no folder {shown(folder)}\n"
                 f"put the images there, give their full path, or set FDFA_DATA (now {root})"
             )
         return folder
 
-    def _decoded(self, listing: Listing, cache: Path) -> tuple[Subset, Subset | None]:
-        """Training and test images of `listing`, from `cache` where that was made from the same files."""
-        stored = _load(cache) if cache.exists() else None
-        if stored is None or stored["fingerprint"] != listing.fingerprint:
-            count = len(listing.train) + len(listing.test)
-            print(f"decoding {count} images of {self.folder}, once: {cache}", file=sys.stderr)
-            stored = {"fingerprint": listing.fingerprint}
-            for part, entries in (("train", listing.train), ("test", listing.test)):
-                stored[part] = self._decode(entries)
-                stored[f"{part}_labels"] = torch.tensor([entry.label for entry in entries])
-            _save(stored, cache)
-        train = Subset.whole(stored["train"], stored["train_labels"])
-        return train, Subset.whole(stored["test"], stored["test_labels"]) if listing.test else None
-
-    def _decode(self, entries: tuple[Entry, ...]) -> torch.Tensor:
-        """Every image, n×C×S×S uint8; Pillow lets the threads run side by side."""
-        images = numpy.empty((len(entries), self.channels, self.size, self.size), dtype=numpy.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for i, image in enumerate(pool.map(self._decode_one, entries)):
-                images[i] = image
-        return torch.from_numpy(images)
-
-    def _decode_one(self, entry: Entry) -> numpy.ndarray:
-        """One image, C×S×S uint8."""
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(entry.path) as image:
-                colours = image.convert("RGB" if self.channels == 3 else "L")
-                fitted = ImageOps.fit(colours, (self.size, self.size), Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataCorrupt(f"{entry.path} cannot be decoded: {error}") from error
-        return numpy.asarray(fitted).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+    def _decoded(self, root: Path, folder: Path, listing: Listing) -> Store:
+        """The decoded images of `listing`, training images first; made now where they are not kept."""
+        entries = (*listing.train, *listing.test)
+        only = None if self.size else sides(entries[0].path)
+        fit = Fit(self.channels, self.size or (only or (1,))[0], only)
+        real = str(folder.resolve())
+        about = About(real, listing.fingerprint, self.size, self.channels, fit.side, len(entries))
+        name = re.sub(r"[^\w.-]", "_", folder.name)[
+            :40
+        ]  # a name of 250 characters leaves no room for the rest
+        place = hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
+        store = Store(root / FOLDER / f"{name}-{self.size or 'own'}x{self.channels}-{place}.zip", about)
+        if trouble := store.trouble():
+            why = "" if trouble == "missing" else f" (what is there cannot be used: {trouble})"
+            tell(f"decoding {len(entries)} images of {shown(folder)}, once: {store.path}{why}")
+            with warnings.catch_warnings():
+                # Pillow's are of odd metadata, which say nothing of the pixels, and of images that are large.
+                warnings.simplefilter("ignore")
+                store.save(_pictures(entries, fit, about.per_piece))
+        return store
 
 
-def _load(cache: Path) -> dict[str, Any]:
-    """The decoded images in `cache`, mapped into memory."""
-    try:
-        return dict(torch.load(cache, weights_only=True, mmap=True))
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise DataCorrupt(
-            f"{cache} is damaged; delete it, it is made again from the images: {error}"
-        ) from error
+def _pictures(entries: tuple[Entry, ...], fit: Fit, most: int) -> Iterator[numpy.ndarray]:
+    """Every image, C×S×S uint8, at most `most` at a time; Pillow lets the threads run side by side."""
+    workers = os.cpu_count() or 1
+    most = min(most, 16 * workers)
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(entries), most):
+            yield from pool.map(lambda entry: decode(entry.path, fit), entries[first : first + most])
 
 
-def _save(content: dict[str, Any], cache: Path) -> None:
-    """Write `cache` whole or not at all."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".decoded-", dir=cache.parent) as staging:
-        torch.save(content, staged := Path(staging) / cache.name)
-        staged.replace(cache)
+def _part(store: Store, first: int, entries: tuple[Entry, ...]) -> StoredImages:
+    labels = torch.tensor([entry.label for entry in entries])
+    return StoredImages(store, first, labels, torch.arange(len(labels)))
