@@ -47,7 +47,11 @@ def test_a_dump_is_complete_and_reads_back_equal(name: str) -> None:
 @settings(max_examples=80, deadline=None)
 def test_any_text_and_number_survive_a_dump(folder: str, rate: float) -> None:
     document = parse(b"data: image_folder\nnetwork: mlp\nrule: bp\n", "r.yaml")
-    tree = {**document.tree, "data": {"name": "image_folder", "folder": folder}, "optimizer": {"lr": rate}}
+    tree = {
+        **document.tree,
+        "data": {"name": "image_folder", "folder": folder, "size": 8},
+        "optimizer": {"lr": rate},
+    }
     try:
         first = resolve(Document(tree, document.values)).recipe
     except RecipeError:  # a folder that the operating system knows how to refuse
@@ -58,7 +62,10 @@ def test_any_text_and_number_survive_a_dump(folder: str, rate: float) -> None:
 @pytest.mark.parametrize(
     "text", [*SCALARS, "1e5", ".inf", "<<", "a: b", "# x", "- x", "\u2028", "\x85", " x ", "x\ny"]
 )
-def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
+def test_text_that_looks_like_something_else_stays_text(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FDFA_DATA", str(tmp_path))  # "." is the root itself, whatever lies in this machine's
     first = recipe("data: {name: image_folder, folder: x}\nnetwork: mlp\nrule: bp\n")
     first = first.model_copy(update={"data": first.data.model_copy(update={"folder": text or "''"})})
     assert recipe(dump(first)) == first

@@ -60,12 +60,12 @@ def class_names(folder: Path) -> list[str]:
 
 
 def first_image(folder: Path) -> str:
-    """The path of the first training image; raises what `list_images` does where there is none."""
+    """The path of the first training image; raises `DataNotFound` where there is none."""
     training = _training_part(folder)
     name = class_names(folder)[0]
     for image in _images(training / name):
         return image.path
-    raise _no_image(training / name)
+    raise DataNotFound(_no_image(training / name))
 
 
 def list_images(folder: Path) -> Listing:
@@ -79,7 +79,7 @@ def list_images(folder: Path) -> Listing:
     numbers = {name: number for number, name in enumerate(class_names(folder))}
     train = list(_in_class_folders(training, numbers))
     for number in sorted(set(numbers.values()) - {label for _, label in train}):
-        raise _no_image(training / list(numbers)[number])
+        raise DataCorrupt(_no_image(training / list(numbers)[number]))
     test = [] if training == folder else _test_part(folder, numbers)
     digest = hashlib.sha256()
     for file, label in (*train, *test):
@@ -168,8 +168,8 @@ def _text(path: Path) -> str:
         raise DataCorrupt(f"{shown(path)} is no text in UTF-8: {error}") from error
 
 
-def _no_image(folder: Path) -> DataCorrupt:
-    return DataCorrupt(f"{shown(folder)} holds no image (a file that ends in {', '.join(EXTENSIONS)})")
+def _no_image(folder: Path) -> str:
+    return f"{shown(folder)} holds no image (a file that ends in {', '.join(EXTENSIONS)})"
 
 
 def _entries(images: list[Labelled]) -> tuple[Entry, ...]:
