@@ -5,12 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from fdfa_cli.data.files import tell
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead
@@ -37,7 +36,7 @@ class Archive:
 
         wrong = []
         for url in self.urls:
-            tell(f"downloading {url}")
+            print(f"downloading {url}", file=sys.stderr)
             try:
                 self._fetch(url, folder / self.name)
                 return folder / self.name

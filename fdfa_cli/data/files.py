@@ -6,10 +6,9 @@ import errno
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -25,12 +24,6 @@ def shown(path: str | os.PathLike[str]) -> str:
     """`path` as a message names it: quoted where it holds characters that a terminal would act on."""
     text = os.fspath(path)
     return text if text.isprintable() else repr(text)
-
-
-def tell(message: str) -> None:
-    """Write `message` to stderr; a stderr that takes nothing stops no training."""
-    with suppress(OSError):
-        print(message, file=sys.stderr)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:

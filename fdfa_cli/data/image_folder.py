@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from fdfa_cli.data.base import TEST_SEED, Amount, Counts, Samples, Status, Subset, count_of
 from fdfa_cli.data.decoded import FOLDER, PIECE, About, Store, StoredImages, kept
-from fdfa_cli.data.files import is_file, is_folder, shown, tell
+from fdfa_cli.data.files import is_file, is_folder, shown
 from fdfa_cli.data.images import ImageData
 from fdfa_cli.data.listing import Entry, Listing, class_names, first_image, list_images, walk
 from fdfa_cli.data.picture import Fit, decode, sides
@@ -180,7 +181,9 @@ class ImageFolder(ImageData):
         store = Store(root / FOLDER / f"{name}-{self.size or 'own'}x{self.channels}-{place}.zip", about)
         if trouble := store.trouble():
             why = "" if trouble == "missing" else f" (what is there cannot be used: {trouble})"
-            tell(f"decoding {len(entries)} images of {shown(folder)}, once: {store.path}{why}")
+            print(
+                f"decoding {len(entries)} images of {shown(folder)}, once: {store.path}{why}", file=sys.stderr
+            )
             with warnings.catch_warnings():
                 # Pillow's are of odd metadata, which say nothing of the pixels, and of images that are large.
                 warnings.simplefilter("ignore")
