@@ -23,6 +23,7 @@ from fdfa_cli.commands.rules import rules
 from fdfa_cli.commands.sweep import sweep
 from fdfa_cli.commands.train import train
 from fdfa_cli.errors import FdfaError, Interrupted, ReaderGone
+from fdfa_cli.printable import printable_lines
 
 app = typer.Typer(
     name="fdfa",
@@ -80,12 +81,12 @@ def _said(act: Callable[[], object], debug: bool) -> int:
     except (FdfaError, Interrupted) as error:
         if debug:
             raise
-        print(f"fdfa: {error}", file=sys.stderr)
+        print(f"fdfa: {printable_lines(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if debug:
             raise
         about = f"{error.filename}: " if error.filename else ""
-        print(f"fdfa: {about}{error.strerror or error}", file=sys.stderr)
+        print(f"fdfa: {printable_lines(f'{about}{error.strerror or error}')}", file=sys.stderr)
         return FdfaError.exit_code
     return 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from fdfa_cli.runs import Run
+from fdfa_cli.runs import Run, scan
+from fdfa_cli.sweep.announcement import About, Announcement
 
 MACHINE = {"device": "cpu", "threads": 1, "workers": 1}
 
@@ -49,3 +50,9 @@ def store(
         tested = {"test_accuracy": accuracies[-1] - 0.01} if status == "completed" else {}
         run.update(status, error, **tested)
     return run.path
+
+
+def swept(results: Path, *keys: str) -> None:
+    """Make all runs in `results` those of a sweep over `keys`, as a sweep announces it."""
+    identities = frozenset(run.record.facts["identity"] for run in scan([results]).runs)
+    Announcement(len(identities), identities, About("sweep", keys)).write(results)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, browser
-from plotted import store
+from plotted import store, swept
 from scipy import stats
 
 from fdfa_cli import cli
@@ -24,7 +24,7 @@ from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html import page
 from fdfa_cli.report.html.reproduce import quote
 from fdfa_cli.report.query import Query
-from fdfa_cli.report.select import SortKey
+from fdfa_cli.report.select import Condition, SortKey
 from fdfa_cli.runs import Run, scan
 
 HOSTILE = '</script></style><img src=x onerror="window.hacked=1">&amp;\'"`'
@@ -159,13 +159,13 @@ def test_the_summary_has_means_with_intervals_and_paired_differences(tmp_path):
         p,
         *_,
         others,
-    ) = cells(made(tmp_path), "dfa")
+    ) = cells(made(tmp_path, baseline=(Condition.parse("rule=bp"),)), "dfa")
     assert n == "4"
     assert accuracy == "{:.2f} ± {:.2f}".format(*interval([100 * d for d in dfa]))
     assert difference == "{:+.2f} ± {:.2f}".format(*interval(differences))
     assert p == f"{stats.ttest_rel(dfa, bp).pvalue:.4f}"  # one test: nothing to adjust for
     assert others == "1 interrupted, 1 failed"
-    assert cells(made(tmp_path), "bp")[1:4] == [
+    assert cells(made(tmp_path, baseline=(Condition.parse("rule=bp"),)), "bp")[1:4] == [
         "4",
         "{:.2f} ± {:.2f}".format(*interval([100 * b for b in bp])),
         "-",
@@ -424,6 +424,7 @@ def test_five_hundred_runs_make_a_page_of_less_than_five_megabytes(tab, tmp_path
         curve = [0.5 + 0.3 * epoch / 20 + lr / 200 + seed / 500 for epoch in range(20)]
         choices = {"optimizer__lr": (lr + 1) / 1000, "network__hidden": hidden, "training__seed": seed}
         store(tmp_path, number, curve, **choices, **recipe)
+    swept(tmp_path, "optimizer.lr", "network.hidden")
     text = made(tmp_path)
     assert len(text.encode()) < 5e6
     (tmp_path / "page.html").write_text(text)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
-from plotted import MACHINE, store
+from plotted import MACHINE, store, swept
 from scipy import stats
 
 from fdfa_cli import cli
@@ -129,7 +129,7 @@ def test_the_ranking_has_every_run_and_the_best_mean_on_top(tmp_path):
         store(tmp_path, number, [accuracy + 0.01], rule__name=rule)  # the test accuracy is 0.01 below
     picture = draw(tmp_path, "ranking")
     (axes,) = picture.figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["dfa", "pepita", "bp"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dfa (n=3)", "pepita (n=2)", "bp (n=4)"]
     assert axes.yaxis_inverted()
     dots = {line.get_ydata()[0]: line.get_xdata() for line in axes.lines if line.get_marker() == "o"}
     np.testing.assert_allclose(dots[0], 100 * np.array(values["dfa"]))
@@ -154,6 +154,7 @@ def grid(results: Path, seeds: int = 1) -> np.ndarray:
                     results, next(number), [score], optimizer__lr=lr, network__hidden=hidden,
                     training__seed=seed,
                 )  # fmt: skip
+    swept(results, "optimizer.lr", "network.hidden")
     return scores
 
 
@@ -189,6 +190,7 @@ def test_of_losses_less_is_better(tmp_path):
         store(
             tmp_path, number, row={"val_loss": loss}, optimizer__lr=lr, network__hidden=layers,
         )  # fmt: skip
+    swept(tmp_path, "optimizer.lr", "network.hidden")
     figure = draw(tmp_path, "sweep-response", metric="val_loss").figure
     axes = next(axes for axes in figure.axes if axes.get_xlabel() == "optimizer.lr")
     np.testing.assert_allclose(axes.lines[1].get_ydata(), [2, 4])
@@ -198,6 +200,7 @@ def test_values_drawn_at_random_are_binned(tmp_path):
     rates = 10 ** np.random.default_rng(0).uniform(-5, -1, size=40)
     for number, rate in enumerate(rates.tolist()):
         store(tmp_path, number, [0.5 + number / 100], optimizer__lr=rate, network__hidden=[8 + number % 3])
+    swept(tmp_path, "optimizer.lr", "network.hidden")
     figure = draw(tmp_path, "sweep-response").figure
     axes = next(axes for axes in figure.axes if axes.get_xlabel() == "optimizer.lr")
     x, y = axes.lines[1].get_data()
@@ -212,7 +215,7 @@ def test_two_recipes_that_differ_in_many_things_are_no_sweep(tmp_path):
     store(tmp_path, 0)
     store(tmp_path, 1, optimizer__lr=0.1, network__hidden=[9])
     for name in ("sweep-response", "sweep-interaction"):
-        with pytest.raises(DoesNotApply, match="no parameter"):
+        with pytest.raises(DoesNotApply, match="no sweep among these runs"):
             draw(tmp_path, name)
 
 
@@ -317,6 +320,7 @@ def test_nothing_overlaps_in_figures_of_a_sweep(tmp_path, width):
                 tmp_path, next(number), [0.3 + next(number) / 200], optimizer__lr=lr,
                 rule__feedback_rate=rate, network__norm=norm, rule__name=rule,
             )  # fmt: skip
+    swept(tmp_path, "optimizer.lr", "rule.feedback_rate", "network.norm", "rule")
     for name in ("sweep-response", "sweep-interaction"):
         assert_legible(draw(tmp_path, name, width).figure)
 
@@ -345,7 +349,7 @@ def test_what_the_font_lacks_is_escaped(tmp_path):
     store(tmp_path, 1, rule__name="深い", network__norm="é")
     figure = draw(tmp_path, "learning-curves").figure
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [r"norm \u5c64 (n=1)".replace(" ", "\xa0", 1), "norm\xa0é (n=1)"]
+    assert labels == ["norm\xa0é (n=1)", r"norm \u5c64 (n=1)".replace(" ", "\xa0", 1)]
     FigureCanvasAgg(figure).draw()  # warns of a glyph that is missing
 
 
@@ -402,7 +406,7 @@ def test_figures_that_do_not_apply_are_named_with_the_reason_and_leave_no_file(t
     (folder / "mine.svg").write_text("not ours")
     assert cli.run(["report", str(tmp_path / "runs"), "--plots", str(folder)]) == 0
     said = capsys.readouterr().err
-    assert "sweep-response not drawn: no parameter takes several values" in said
+    assert "sweep-response not drawn: no sweep among these runs completed several values" in said
     assert f"{folder}/learning-curves.{{svg,png}}: " in said
     assert {f.name for f in folder.glob("*.svg")} == {
         "mine.svg",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plotted import store
+from plotted import store, swept
 from scipy import stats
 from test_plots import bands, curves, draw
 
@@ -69,6 +69,7 @@ def test_variance_has_a_line_of_theory_through_its_markers(tmp_path):
             earlier = probe(0, {"variance": 1e9, "variance_theory": 1e9})
             probed(tmp_path, number, earlier, probe(1, found), network__hidden=[width], rule__name=rule)
             number += 1
+    swept(tmp_path, "rule", "network.hidden")
     picture = draw(tmp_path, "variance")
     (axes,) = picture.figure.axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")  # 64 to 256 is less than tenfold
@@ -96,6 +97,7 @@ def test_variance_has_a_line_of_theory_through_its_markers(tmp_path):
 def test_variance_is_drawn_against_any_one_number(tmp_path, key, values, name):
     for i, value in enumerate(values):
         probed(tmp_path, i, probe(0, {"variance": 1.0 + i}), **{key: value})
+    swept(tmp_path, key.replace("__", "."))
     (axes, *_) = draw(tmp_path, "variance").figure.axes
     assert axes.get_xlabel() == name
 

@@ -111,7 +111,7 @@ def test_all_of_several_conditions_must_hold(runs, capsys):
         (["--where", "rule"], "is no condition"),
         (["--where", "rule="], "is no condition"),
         (["--where", "seed<1,2"], "< compares with one value"),
-        (["--where", "seed<one"], "seed is a number, and 'one' is none"),
+        (["--where", "seed<one"], "seed is a number, and 'one' is not"),
         (["--columns", "run,,rule"], "a name is missing"),
         (["--columns", "run,run"], "a name is given twice"),
         (["--group-by", "rule", "--metric", "device"], "device is no figure"),
@@ -210,7 +210,7 @@ def test_below_three_runs_there_is_no_interval_and_it_says_why(runs, capsys):
     out = ask(capsys, runs, "--group-by", "rule", "--where", "seed<2", "--where", "rule=bp")
     assert "92.00" in out
     assert "92.00 ±" not in out
-    assert "no interval below 3 runs: so few say nothing of their spread" in out
+    assert "no interval below 3 runs: these are too few to estimate how much runs vary" in out
 
 
 def test_runs_that_differ_in_more_than_their_seed_get_no_interval_and_it_names_the_settings(tmp_path, capsys):
@@ -224,7 +224,7 @@ def test_runs_that_differ_in_more_than_their_seed_get_no_interval_and_it_names_t
     assert "rule bp: runs differ in more than their seed (optimizer.lr), so no interval" in out
     out = ask(capsys, tmp_path, "--group-by", "rule,optimizer.lr", "--columns", "optimizer.lr,n")
     assert [line.split() for line in out.splitlines()[2:5]] == [
-        ["optimizer.lr", "n"], ["0.01", "2"], ["0.001", "2"],
+        ["optimizer.lr", "n"], ["0.001", "2"], ["0.01", "2"],
     ]  # fmt: skip
 
 

@@ -168,9 +168,9 @@ def _print_trials(tasks: list[Task], budget: int | None) -> None:
 
 def _show(summaries: list[tuple[Summary, dict[str, Any] | None]], format: Format) -> None:
     from fdfa_cli.compare import table
+    from fdfa_cli.printable import printable
     from fdfa_cli.report import export
     from fdfa_cli.report.console import show
-    from fdfa_cli.report.tables import printable
 
     if format in (Format.json, Format.csv):
         write = export.to_json if format is Format.json else export.to_csv

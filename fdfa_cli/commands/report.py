@@ -74,6 +74,14 @@ def report(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it all on one page that needs no network.")
     ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="The group the page compares others with, as rule=bp; repeatable.",
+            show_default="that of fdfa compare",
+        ),
+    ] = None,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write every number there for TensorBoard.")
     ] = None,
@@ -97,7 +105,10 @@ def report(
         sort=tuple(map(SortKey.parse, _names("--sort", sort))),
         columns=_names("--columns", columns),
         rows=rows,
+        baseline=tuple(Condition.parse(text, "--baseline") for text in baseline or ()),
     )
+    if baseline and html is None:
+        raise UsageError("--baseline is for the page: it goes with --html")
     if tensorboard is not None:
         from fdfa_cli.runs.events import prepare
 
@@ -134,6 +145,7 @@ def _report(
     html: Path | None,
     tensorboard: Path | None,
 ) -> None:
+    from fdfa_cli.printable import printable
     from fdfa_cli.report import export
     from fdfa_cli.report.answer import answer
     from fdfa_cli.report.console import show
@@ -146,9 +158,11 @@ def _report(
     chosen = select(facts, query.where)
     if not found.runs and not found.damaged:
         where = ", ".join(map(str, paths or [DEFAULT]))
-        typer.echo(f"no runs in {where} yet; train one: fdfa train digits/fdfa", err=True)
+        typer.echo(printable(f"no runs in {where} yet; train one: fdfa train digits/fdfa"), err=True)
     elif not chosen and found.runs:
-        typer.echo(why_none(facts, query.where), err=True)
+        typer.echo(printable(why_none(facts, query.where)), err=True)
+    for hint in filter(None, (condition.hint for condition in query.where)):
+        typer.echo(printable(hint), err=True)
     if format is Format.table:
         table = answer(facts, query, curves=sys.stdout.isatty())
         if chosen:
@@ -219,14 +233,15 @@ def _draw(
 ) -> None:
     """Write figures and page, and say on stderr what was written."""
     from fdfa_cli.errors import UsageError
+    from fdfa_cli.printable import printable
     from fdfa_cli.report.html import page
     from fdfa_cli.report.plots import PLOTS, Material
     from fdfa_cli.report.plots.save import save
-    from fdfa_cli.report.tables import printable
     from fdfa_cli.runs import atomic_write
 
     if plots:
-        for line in save(Material.of(facts, runs, query), plots, PLOTS):
+        material = Material.of(facts, runs, query)
+        for line in [*material.apart, *save(material, plots, PLOTS)]:
             typer.echo(printable(line), err=True)
     if html:
         text = page(facts, runs, query, damaged)
@@ -234,4 +249,4 @@ def _draw(
             atomic_write(html, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UsageError(f"cannot write {html}: {error.strerror}") from error
-        typer.echo(f"{html}: open it in a browser", err=True)
+        typer.echo(printable(f"{html}: open it in a browser"), err=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from fdfa_cli.compare.plan import TUNED, Task, tuned, tuning
 from fdfa_cli.errors import FdfaError
+from fdfa_cli.sweep.announcement import About
 from fdfa_cli.sweep.plan import Configuration, Trial
 from fdfa_cli.sweep.run import Runner
 from fdfa_cli.sweep.store import Result, Store
@@ -45,7 +46,7 @@ def tune(task: Task, budget: int, runner: Runner) -> Tuning:
     candidates = {rule: tuning(task, rule, budget) for rule in task.configurations}
     # Trial by trial, and within one rule by rule, as in the comparison itself.
     trials = [c.trials[0] for together in zip(*candidates.values(), strict=True) for c in together]
-    _train(trials, _names(candidates), runner)
+    _train(trials, _names(candidates), runner, About("tuning", varied=tuple(TUNED)))
     chosen = {}
     for rule, configurations in candidates.items():
         values = [runner.store.value(c.trials[0], METRIC) for c in configurations]
@@ -58,7 +59,8 @@ def tune(task: Task, budget: int, runner: Runner) -> Tuning:
 
 def train(task: Task, runner: Runner) -> None:
     """Train what is missing of the comparison."""
-    _train(task.trials, _names({rule: [c] for rule, c in task.configurations.items()}), runner)
+    names = _names({rule: [c] for rule, c in task.configurations.items()})
+    _train(task.trials, names, runner, About("compare", baseline=task.baseline))
 
 
 def failures(task: Task, store: Store) -> int:
@@ -77,9 +79,9 @@ def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
     }
 
 
-def _train(trials: list[Trial], names: Mapping[str, str], runner: Runner) -> None:
+def _train(trials: list[Trial], names: Mapping[str, str], runner: Runner, about: About) -> None:
     tally = Tally(len(trials))
-    runner.store.announce([trial.identity for trial in trials], tally.total)
+    runner.store.announce([trial.identity for trial in trials], tally.total, about)
     missing = {job.identity for job in runner.store.jobs(trials)}
     for trial in trials:
         result = runner.store.get(trial)

@@ -191,7 +191,9 @@ def _notes(summary: Summary, tuning: Mapping[str, Any] | None) -> list[str]:
     if max(counts) >= FEWEST:
         notes.append(f"± 95 % Student-t interval; − {task.baseline}: paired over the seeds both completed")
     if min(counts) < FEWEST:
-        notes.append(f"no interval and no p below {FEWEST} runs: so few say nothing of their spread")
+        notes.append(
+            f"no interval and no p below {FEWEST} runs: these are too few to estimate how much runs vary"
+        )
     tested = sum(row.p_holm is not None for row in rows)
     if tested:
         notes.append(

@@ -15,14 +15,12 @@ from fdfa_cli.compare.options import Compare
 from fdfa_cli.data.base import Data
 from fdfa_cli.diagnostics.options import Diagnostics
 from fdfa_cli.network.base import NetworkOptions
+from fdfa_cli.recipe.execution import EXECUTION_FIELDS as EXECUTION_FIELDS  # part of the schema
 from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Choice, Options
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.sweep.options import Sweep
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Constant, Schedule
-
-#: Fields of ``training`` that change where or how fast a run computes, not what it computes.
-EXECUTION_FIELDS = frozenset({"device", "threads", "checkpoint_every"})
 
 #: Sections that say what else to train from a recipe; no part of a single run.
 MANY = ("sweep", "compare")

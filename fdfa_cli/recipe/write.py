@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, OPTIONAL, Recipe
+from fdfa_cli.recipe.execution import EXECUTION_FIELDS
+from fdfa_cli.recipe.schema import MANY, OPTIONAL, Recipe
 from fdfa_cli.recipe.yaml12 import CoreResolver
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fdfa_cli.report.epoch_table import diagnostics_table, epochs_table
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.group_table import groups_table
-from fdfa_cli.report.groups import group
+from fdfa_cli.report.groups import group, without_tuning
 from fdfa_cli.report.names import Rows
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
@@ -25,5 +27,7 @@ def answer(facts: Facts, query: Query, details: bool = False, curves: bool = Fal
     if query.rows is Rows.diagnostics:
         return diagnostics_table(facts, runs, query)
     if query.by:
-        return groups_table(facts, group(facts, runs, query.by), query, details, curves)
+        averaged, apart = without_tuning(facts, runs, query)
+        table = groups_table(facts, group(facts, averaged, query.by), query, details, curves)
+        return replace(table, notes=(*table.notes, *apart))
     return runs_table(facts, runs, query, details, curves)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from fdfa_cli.printable import printable
 from fdfa_cli.report import terminal
 from fdfa_cli.report.sparkline import BLOCKS, GAP
 from fdfa_cli.report.tables import Table
@@ -43,7 +44,9 @@ def styled(lines: Iterable[terminal.Line], console: Console) -> Segments:
 def writable(table: Table, encoding: str) -> Table:
     """`table` in characters that `encoding` has: itself, or all of its text in ASCII."""
     try:
-        "".join([*BLOCKS, GAP, "±−", *table.notes, *(c for row in table.shown for c in row)]).encode(encoding)
+        text = [table.shared, *table.notes, *(column.title for column in table.columns)]
+        text += [cell for row in table.shown for cell in row]
+        (printable("".join(text)) + BLOCKS + GAP + "±−").encode(encoding)
     except UnicodeEncodeError:
         return Table(
             tuple(replace(column, title=_ascii(column.title)) for column in table.columns),

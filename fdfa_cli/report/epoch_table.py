@@ -11,6 +11,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes
 from fdfa_cli.report.select import ordered
 from fdfa_cli.report.tables import Column, Table, Value
+from fdfa_cli.report.varied import varied
 from fdfa_cli.runs import Run
 
 #: What is repeated of the run in every row.
@@ -38,7 +39,7 @@ def diagnostics_table(facts: Facts, runs: Sequence[Run], query: Query) -> Table:
         (run, entry)
         for run in runs
         for row in facts.rows(run)
-        for probe in row.get("diagnostics", ())
+        for probe in row.get("diagnostics") or ()
         for entry in _entries(probe)
     ]
     table = _table(facts, runs, entries, query)
@@ -61,7 +62,7 @@ def _entries(probe: dict[str, Any]) -> Iterator[Entry]:
 
 def _table(facts: Facts, runs: Sequence[Run], entries: list[tuple[Run, Entry]], query: Query) -> Table:
     own = dict.fromkeys(name for _, entry in entries for name in entry)
-    names = query.columns or (*IDS, *own)
+    names = query.columns or tuple(dict.fromkeys((*IDS, *varied(facts, runs), *own)))
     unknown = [n for n in (*names, *(key.name for key in query.sort)) if n not in own]
     facts.check(unknown, also=tuple(own))
 

@@ -8,7 +8,11 @@ import json
 import re
 
 from fdfa_cli.compare.stats import Mean
-from fdfa_cli.report.tables import Column, Table, Value, number_of, printable
+from fdfa_cli.printable import printable
+from fdfa_cli.report.tables import Column, Table, Value
+
+#: What a spreadsheet takes for the beginning of a formula; full-width forms where it is set to Japanese.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def to_json(table: Table) -> str:
@@ -23,12 +27,16 @@ def to_json(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """A line of names and one a row, the columns those of `to_json`; an empty field for no value."""
+    """A line of names and one a row, the columns those of `to_json`; an empty field for no value.
+
+    Text is safe to open in a spreadsheet: control characters are escapes, and an apostrophe stands before
+    text that would be a formula. `to_json` has it as it is. Numbers, negative ones too, stay numbers.
+    """
     table = _flat(table)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(column.name for column in table.columns)
-    writer.writerows(map(_encodable, row) for row in table.rows)
+    writer.writerow(_literal(column.name) for column in table.columns)
+    writer.writerows(map(_literal, row) for row in table.rows)
     return buffer.getvalue()
 
 
@@ -43,11 +51,11 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A tabular for the package booktabs, the best of each column in bold; text is escaped.
+    """A tabular for the package booktabs, the best of each task and column in bold; text is escaped.
 
-    The notes, and what all rows have in common, are comments.
+    All that look equally good are bold. The notes, and what all rows have in common, are comments.
     """
-    bold = _best(table)
+    bold = table.best
     heading = " & ".join(_latex(column.heading) for column in table.columns) + r" \\"
     rows = []
     for i, row in enumerate(table.shown):
@@ -91,21 +99,13 @@ def _flat(table: Table) -> Table:
     return Table(tuple(columns), tuple(rows))
 
 
-def _best(table: Table) -> set[tuple[int, int]]:
-    """Row and column of the best value of each column that has one; of all that look equally good."""
-    found = set()
-    for j, column in enumerate(table.columns):
-        numbers = {i: x for i, row in enumerate(table.rows) if (x := number_of(row[j])) is not None}
-        if column.best is None or len(numbers) < 2:
-            continue
-        best = (max if column.best == "max" else min)(numbers.values())
-        found |= {(i, j) for i, x in numbers.items() if column.show(x) == column.show(best)}
-    return found
-
-
-def _encodable(value: Value) -> Value:
-    """`value` without lone surrogates (from file names that are not UTF-8), which no file could hold."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+def _literal(value: Value) -> Value:
+    """`value` as a field that no spreadsheet evaluates and no terminal obeys (OWASP, "CSV injection")."""
+    if not isinstance(value, str):
+        return value
+    # Looked at as stored: a tab or carriage return before "=" is skipped by some spreadsheets.
+    formula = value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))
+    return ("'" if formula else "") + printable(value)
 
 
 def _markdown(text: str) -> str:

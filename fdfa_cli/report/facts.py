@@ -7,15 +7,21 @@ configuration that differ in the seed share one reading.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Any, Literal, TypeVar
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fdfa_cli.errors import RecipeError, RunDamaged, UsageError, did_you_mean
+from fdfa_cli.recipe.execution import EXECUTION_FIELDS
 from fdfa_cli.report.tables import DETAILS, SUMMARY, Column, Kind, Value
 from fdfa_cli.runs import Run
+
+if TYPE_CHECKING:
+    from fdfa_cli.report.studies import Study
 
 SEED = "training.seed"
 _COLUMNS = {column.name: column for column in (*SUMMARY, *DETAILS)}
@@ -23,6 +29,7 @@ _COLUMNS = {column.name: column for column in (*SUMMARY, *DETAILS)}
 _KINDS: dict[str, Kind] = {"_seconds": "seconds", "_bytes": "bytes", "_accuracy": "fraction"}
 _TRAINING = re.compile(r"(?m)^training:\n(?:  .*\n?)*")
 _SEED_LINE = re.compile(r"(?m)^  seed: .*\n?")
+_EXECUTION_LINES = re.compile(rf"(?m)^  (?:{'|'.join(sorted(EXECUTION_FIELDS))}): .*\n?")
 
 T = TypeVar("T")
 
@@ -59,15 +66,27 @@ class Facts:
 
     def get(self, run: Run, name: str) -> Value:
         """The value of `name` for `run`; None where it has none. A section alone means its name."""
+        if name == "study":
+            study = self.study(run)
+            return study.name if study else None
         if name in self._names:
             return self.values(run).get(name)
         choices = self.choices(run)
         value = choices.get(name, choices.get(f"{name}.name"))
         if value is None or type(value) in (str, int, float):
             return value
-        from fdfa_cli.sweep.table import plain  # takes longer than a table of a few runs
+        return json.dumps(value, ensure_ascii=False, default=str)
 
-        return plain(value)
+    @cached_property
+    def studies(self) -> dict[Path, Study]:
+        """The sweeps and comparisons that the runs were trained for, by folder."""
+        from fdfa_cli.report.studies import studies
+
+        return studies(self.runs)
+
+    def study(self, run: Run) -> Study | None:
+        """The sweep or comparison in whose folder `run` is."""
+        return self.studies.get(run.path.parent)
 
     def values(self, run: Run) -> dict[str, Value]:
         """All that run.json says of `run`."""
@@ -97,7 +116,7 @@ class Facts:
 
     def configuration(self, run: Run) -> str:
         """The recipe of `run` without its seed and without where it computes: equal for runs to average."""
-        return _without(_execution_lines(), _without(_SEED_LINE, self.recipe_text(run)))
+        return _without(_EXECUTION_LINES, _without(_SEED_LINE, self.recipe_text(run)))
 
     def rows(self, run: Run) -> list[dict[str, Any]]:
         """The metrics of `run`, a row an epoch; none where they cannot be read."""
@@ -183,13 +202,6 @@ def _best(name: str) -> Literal["max", "min"] | None:
     if name.endswith("_accuracy"):
         return "max"
     return "min" if name.endswith("_loss") else None
-
-
-@cache
-def _execution_lines() -> re.Pattern[str]:
-    from fdfa_cli.recipe.schema import EXECUTION_FIELDS
-
-    return re.compile(rf"(?m)^  (?:{'|'.join(sorted(EXECUTION_FIELDS))}): .*\n?")
 
 
 def _without(lines: re.Pattern[str], text: str) -> str:

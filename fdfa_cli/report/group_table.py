@@ -12,12 +12,13 @@ from fdfa_cli.report.groups import Group
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
 from fdfa_cli.report.select import ordered
-from fdfa_cli.report.sparkline import CURVE, curve_column, mean_curve, metric_of_epochs, sparkline
+from fdfa_cli.report.sparkline import CURVE, FALLBACKS, curve_column, mean_curve, metric_of_epochs, sparkline
 from fdfa_cli.report.tables import Column, Table, Value
-from fdfa_cli.runs import STATUSES
+from fdfa_cli.runs import STATUSES, Run
 
-#: What a group is judged by unless another metric is asked for.
-METRICS = ("test_accuracy",)
+#: What groups are judged by unless another metric is asked for: the first that some run has.
+METRICS = ("test_accuracy", *FALLBACKS)
+NO_INTERVAL = f"no interval below {FEWEST} runs: these are too few to estimate how much runs vary"
 #: Choices that are named once, above, where all runs have them in common.
 SHARED = ("data", "network", "rule", "epochs")
 #: What a column may be besides a name that runs are grouped by, or a metric.
@@ -32,7 +33,7 @@ def groups_table(
     Figures are means over completed runs, no recipe and seed counted twice. Every other end of a run has a
     column where there is one (with `details`, always).
     """
-    metrics = query.metrics or METRICS
+    metrics = query.metrics or usual_metrics([run for group in groups for run in group.runs])
     ends = [status for status in STATUSES[1:] if details or any(g.statuses[status] for g in groups)]
     ends = ["completed", *ends] if details else ends
     usual = [*query.by, "n", *metrics, *ends, *([CURVE] if curves else [])]
@@ -58,14 +59,25 @@ def groups_table(
             return len(group.completed) if name == "n" else group.statuses[name]
         return group.figure(name)
 
-    rows = [tuple(get(group, name) for name in names) for group in ordered(groups, query.sort, get)]
+    groups = ordered(groups, query.sort, get)
+    rows = [tuple(get(group, name) for name in names) for group in groups]
     means = [name for name in names if columns[name].figures]
     return Table(
         tuple(columns[name] for name in names),
         tuple(rows),
         tuple(_notes(groups, query, means)),
         _shared(groups, query),
+        tuple(group.task for group in groups),
     )
+
+
+def usual_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What `runs` are judged by where nothing was asked for: test accuracy, or what stands in for it.
+
+    Runs without test data have none.
+    """
+    there = {name for run in runs for name, value in run.record.summary.items() if value is not None}
+    return (next((name for name in METRICS if name in there), METRICS[0]),)
 
 
 def _column(facts: Facts, name: str, by: Sequence[str]) -> Column:
@@ -90,8 +102,8 @@ def _shared(groups: Sequence[Group], query: Query) -> str:
     parts = []
     for name in SHARED:
         found = {run.record.facts.get(name, run.record.summary.get(name)) for run in runs}
-        if name not in query.by and len(found) == 1:
-            parts.append(f"{name} {found.pop()}")
+        if name not in query.by and len(found) == 1 and (value := found.pop()) is not None:
+            parts.append(f"{name} {value}")
     seeds = {tuple(sorted({run.record.facts["seed"] for run in group.completed})) for group in groups}
     if "seed" not in query.by and len(seeds) == 1 and (common := seeds.pop()):
         whole = len(common) > 1 and common == tuple(range(common[0], common[-1] + 1))
@@ -105,8 +117,8 @@ def _notes(groups: Sequence[Group], query: Query, means: Sequence[str]) -> list[
     counts = [len(group.completed) for group in groups if not group.mixed]
     if means and any(n >= FEWEST for n in counts):
         found.append("± 95 % Student-t interval over the completed runs of a group")
-    if means and any(n < FEWEST for n in counts):
-        found.append(f"no interval below {FEWEST} runs: so few say nothing of their spread")
+    if means and any(0 < n < FEWEST for n in counts):
+        found.append(NO_INTERVAL)
     for mixed in dict.fromkeys(group.mixed for group in groups if group.mixed and means):
         names = [_name(group, query) for group in groups if group.mixed == mixed]
         which = "; ".join(names) if len(names) <= 3 else f"{len(names)} of {len(groups)} groups"
@@ -115,15 +127,30 @@ def _notes(groups: Sequence[Group], query: Query, means: Sequence[str]) -> list[
             f"{which}: runs differ in more than their seed ({settings}), so no interval; "
             "add that to --group-by, or choose by --where"
         )
-    for group in groups:
-        for name in means:
-            figure = group.figure(name)
-            if (n := figure.n if figure else 0) < len(group.completed):
-                found.append(f"{_name(group, query)}: {name} is of {n} of {len(group.completed)} runs")
+    for name in means:
+        lacking = [group for group in groups if _known(group, name) < len(group.completed)]
+        if lacking and not any(_known(group, name) for group in groups):
+            found.append(f"no completed run has {name}")
+            continue
+        found += [
+            f"{_name(group, query)}: {_known(group, name)} of {len(group.completed)} completed runs have "
+            f"{name}, and the mean is over these"
+            for group in lacking
+        ]
     repeated = sum(group.repeated for group in groups)
     if repeated:
-        found.append(f"{repeated} runs repeat the recipe and seed of another and are not counted twice")
+        found.append(
+            "1 run repeats the recipe and seed of another and is not counted twice"
+            if repeated == 1
+            else f"{repeated} runs repeat the recipe and seed of another and are not counted twice"
+        )
     return found
+
+
+def _known(group: Group, metric: str) -> int:
+    """How many completed runs of `group` have the `metric`."""
+    figure = group.figure(metric)
+    return figure.n if figure else 0
 
 
 def _name(group: Group, query: Query) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from fdfa_cli.compare.stats import Mean, mean
-from fdfa_cli.report.facts import SEED, Facts
+from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.query import Query
+from fdfa_cli.report.select import SortKey, ordered
 from fdfa_cli.report.tables import Value
+from fdfa_cli.report.varied import varying
 from fdfa_cli.runs import Run, by_identity
 
+#: Names whose values stay in the order in which they are found.
+AS_FOUND = ("data", "network", "rule")
 #: Configurations of a mixed group that are read to name in which settings they differ.
 _READ = 20
 
@@ -33,6 +37,11 @@ class Group:
     mixed: tuple[str, ...]
 
     @property
+    def task(self) -> frozenset[tuple[str, str]]:
+        """The data sets and networks of the runs: figures of different ones have no best in common."""
+        return frozenset((run.record.facts["data"], run.record.facts["network"]) for run in self.runs)
+
+    @property
     def repeated(self) -> int:
         """Runs left out of the figures because another one has their recipe and seed."""
         return len(self.runs) - self.statuses.total()
@@ -44,21 +53,45 @@ class Group:
         return replace(figure, half=None) if figure and self.mixed else figure
 
 
-@cache
-def averaged_over() -> frozenset[str]:
-    """The keys of a recipe in which runs that are averaged may differ."""
-    from fdfa_cli.recipe.schema import EXECUTION_FIELDS  # takes longer than a table of a few runs
-
-    return frozenset((SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)))
-
-
 def group(facts: Facts, runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
-    """`runs` grouped by the values of the names `by`, in the order in which the groups first appear."""
+    """`runs` grouped by the values of the names `by`, sorted by the first name, then by the second, ….
+
+    Numbers and settings are in the order of their values. Data sets, networks and rules stay in the order in
+    which they first appear: that of a comparison.
+    """
     facts.check(by)
     members: dict[tuple[Value, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(tuple(facts.get(run, name) for name in by), []).append(run)
-    return [_group(facts, key, several) for key, several in members.items()]
+    order = {name: {v: i for i, v in enumerate(dict.fromkeys(key[at] for key in members))}
+             for at, name in enumerate(by) if name in AS_FOUND}  # fmt: skip
+
+    def place(item: tuple[tuple[Value, ...], list[Run]], name: str) -> Value:
+        value = item[0][by.index(name)]
+        return order[name][value] if name in order else value
+
+    found = ordered(members.items(), [SortKey(name) for name in by], place)
+    return [_group(facts, key, several) for key, several in found]
+
+
+def without_tuning(facts: Facts, runs: Sequence[Run], query: Query) -> tuple[list[Run], list[str]]:
+    """The `runs` to average, and a note on those of searches before comparisons, which are kept apart.
+
+    A search tries many settings under one seed; among the runs that its winners were then trained for, they
+    would be seeds that were chosen for their results. They are averaged where there are no others, or where
+    the `query` names studies.
+    """
+    named = [*query.by, *(condition.name for condition in query.where)]
+    searched = [run for run in runs if (study := facts.study(run)) is not None and study.kind == "tuning"]
+    if not searched or len(searched) == len(runs) or "study" in named:
+        return list(runs), []
+    apart = set(searched)
+    count = "1 run" if len(searched) == 1 else f"{len(searched)} runs"
+    note = (
+        f"{count} of the search before a comparison (compare --tune) not averaged with the others: "
+        "add study to --group-by, or report on the folder tuning"
+    )
+    return [run for run in runs if run not in apart], [note]
 
 
 def _group(facts: Facts, key: tuple[Value, ...], runs: list[Run]) -> Group:
@@ -73,10 +106,4 @@ def _mixed(facts: Facts, runs: Sequence[Run]) -> tuple[str, ...]:
     configurations = {facts.configuration(run): run for run in runs}
     if len(configurations) < 2:
         return ()
-    several = [facts.choices(run) for run in list(configurations.values())[:_READ]]
-    names = dict.fromkeys(name for choices in several for name in choices)
-    return tuple(
-        name
-        for name in names
-        if name not in averaged_over() and len({str(choices.get(name)) for choices in several}) > 1
-    )
+    return tuple(varying([facts.choices(run) for run in list(configurations.values())[:_READ]]))

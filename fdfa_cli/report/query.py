@@ -14,7 +14,8 @@ class Query:
     """Which runs (`where`), what a row is (`rows`, or a group by the names `by`), `columns` and order.
 
     `metrics` are the figures of groups; the first of them that epochs have is drawn as a curve. What is
-    empty is as usual. Raises `UsageError` where two wishes exclude each other.
+    empty is as usual. `baseline` says which groups others are compared with. Raises `UsageError` where two
+    wishes exclude each other.
     """
 
     where: tuple[Condition, ...] = ()
@@ -23,6 +24,7 @@ class Query:
     sort: tuple[SortKey, ...] = ()
     columns: tuple[str, ...] = ()
     rows: Rows = Rows.runs
+    baseline: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows is not Rows.runs and (self.by or self.metrics):

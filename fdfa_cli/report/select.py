@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from fdfa_cli.errors import UsageError, did_you_mean
@@ -14,6 +15,7 @@ from fdfa_cli.report.tables import Value, number_of
 from fdfa_cli.runs import Run
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(!=|<=|>=|==?|<|>)(.*)", re.DOTALL)
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", re.ASCII)
 _COMMA = re.compile(r",(?![^\[]*\])")  # not inside [128, 128]
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -27,8 +29,8 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 class Condition:
     """`name` compared with `texts` by `sign`: one of them for ``=``, none of them for ``!=``.
 
-    Numbers are compared as numbers, in the unit they are stored in (accuracies are fractions of 1). A run
-    without a value meets ``!=`` only.
+    Numbers are compared as numbers, in the unit they are stored in: accuracies are fractions of 1, and may be
+    given in percent too (``test_accuracy>95%``). A run without a value meets ``!=`` only.
     """
 
     name: str
@@ -36,18 +38,18 @@ class Condition:
     texts: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
-        """The condition that `text` says; raises `UsageError` where it says none."""
+    def parse(cls, text: str, option: str = "--where") -> Condition:
+        """The condition that `text`, a value of `option`, says; raises `UsageError` where it says none."""
         match = _CONDITION.fullmatch(text)
         if match is None or not match[3].strip():
             raise UsageError(
-                f"--where {text!r} is no condition: write, for example, data=mnist, rule=dfa,fdfa or "
+                f"{option} {text!r} is no condition: write, for example, data=mnist, rule=dfa,fdfa or "
                 "'optimizer.lr>=1e-3' (one of = != < <= > >=; quoted, or the shell takes < and >)"
             )
         sign = "=" if match[2] == "==" else match[2]
         texts = tuple(part.strip() for part in _COMMA.split(match[3]))
         if sign in _ORDERS and len(texts) > 1:
-            raise UsageError(f"--where {text!r}: {sign} compares with one value; a list goes with = and !=")
+            raise UsageError(f"{option} {text!r}: {sign} compares with one value; a list goes with = and !=")
         return cls(match[1], sign, texts)
 
     def __str__(self) -> str:
@@ -56,15 +58,47 @@ class Condition:
     def holds(self, value: Value) -> bool:
         """Whether a run with this `value` is meant."""
         if self.sign in ("=", "!="):
-            return any(_same(value, text) for text in self.texts) == (self.sign == "=")
+            return any(self._same(value, text) for text in self.texts) == (self.sign == "=")
         if value is None:
             return False
         if isinstance(value, str):
             return _ORDERS[self.sign](value, self.texts[0])
-        number = _number(self.texts[0])
+        number = self._number(self.texts[0])
         if number is None:
-            raise UsageError(f"--where {self}: {self.name} is a number, and {self.texts[0]!r} is none")
+            share = ": write a fraction of 1 such as 0.95, or 95%" if self._is_share else ""
+            raise UsageError(f"{self}: {self.name} is a number, and {self.texts[0]!r} is not{share}")
         return _ORDERS[self.sign](value, number)
+
+    @property
+    def hint(self) -> str:
+        """What to write instead where an accuracy is compared with more than 1, else nothing."""
+        for text in self.texts if self._is_share else ():
+            if (number := self._number(text)) is not None and number > 1 and not text.endswith("%"):
+                share = f"{number / 100:g}"
+                return (
+                    f"{self.name} is a fraction of 1, and {text} means {100 * number:g} %: "
+                    f"write {self.name}{self.sign}{share} or {self.name}{self.sign}{text}%"
+                )
+        return ""
+
+    @property
+    def _is_share(self) -> bool:
+        return self.name.endswith("_accuracy")
+
+    def _number(self, text: str) -> float | None:
+        try:
+            if self._is_share and text.endswith("%"):
+                return float(Decimal(text[:-1].strip()) / 100)  # 97.2% is the number that 0.972 is
+            return float(text)
+        except (ValueError, ArithmeticError):
+            return None
+
+    def _same(self, value: Value, text: str) -> bool:
+        if value is None:
+            return False
+        if isinstance(value, str):
+            return value == text or (value[:1] == "[" and value.replace(" ", "") == text.replace(" ", ""))
+        return value == self._number(text)
 
 
 @dataclass(frozen=True)
@@ -109,21 +143,10 @@ def ordered(items: Iterable[Any], keys: Sequence[SortKey], get: Callable[[Any, s
     return found
 
 
-def _rank(value: Value) -> tuple[bool, float, str]:
-    """Numbers before text, each in its own order."""
-    return (True, 0.0, value) if isinstance(value, str) else (False, number_of(value) or 0.0, "")
-
-
-def _same(value: Value, text: str) -> bool:
-    if value is None:
-        return False
-    if isinstance(value, str):
-        return value == text or (value[:1] == "[" and value.replace(" ", "") == text.replace(" ", ""))
-    return value == _number(text)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _rank(value: Value) -> tuple[bool, float, tuple[tuple[bool, float, str], ...]]:
+    """Numbers before text, each in its own order; numbers inside text count as numbers: [8] before [16]."""
+    if not isinstance(value, str):
+        return (False, number_of(value) or 0.0, ())
+    # What stands between numbers is at even places, so that only like is compared with like.
+    pieces = _NUMBER.split(value)
+    return (True, 0.0, tuple((i % 2 == 0, 0.0 if i % 2 == 0 else float(p), p) for i, p in enumerate(pieces)))

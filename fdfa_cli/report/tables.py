@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from fdfa_cli.compare.stats import Interval, Mean
+from fdfa_cli.printable import printable
 
 Value = str | int | float | Mean | Interval | None
 #: What a column holds: text, a whole number, a share of one, a difference of two of these, any number,
@@ -46,8 +47,9 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title and unit."""
-        return f"{self.title} {UNITS[self.kind][0]}" if self.kind in UNITS else self.title
+        """Title and unit; no control character survives."""
+        title = printable(self.title)  # a name that a run gave to one of its numbers
+        return f"{title} {UNITS[self.kind][0]}" if self.kind in UNITS else title
 
     def show(self, value: Value) -> str:
         """`value` as people read it, in the unit of the heading; no control character survives."""
@@ -83,26 +85,48 @@ class Column:
 class Table:
     """Rows of values under columns; the first column names the row.
 
-    `notes` are lines to put below; `shared` is what all rows have in common, to put above.
+    `notes` are lines to put below; `shared` is what all rows have in common, to put above. `tasks` has an
+    entry for each row: rows of different tasks have no best value in common; where it is empty, all do.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
     shared: str = ""
+    tasks: tuple[Hashable, ...] = ()
 
     @cached_property
     def shown(self) -> list[list[str]]:
         """The rows as people read them."""
         return [[c.show(value) for c, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
+    @cached_property
+    def best(self) -> set[tuple[int, int]]:
+        """Row and column of the best value of each task in each column that has one.
+
+        All that look equally good are among them. A task with one value has none: there is nothing to be
+        better than.
+        """
+        found: set[tuple[int, int]] = set()
+        for j, column in enumerate(self.columns):
+            if column.best is None:
+                continue
+            by_task: dict[Hashable, dict[int, float]] = {}
+            for i, row in enumerate(self.rows):
+                if (x := number_of(row[j])) is not None:
+                    by_task.setdefault(self.tasks[i] if self.tasks else None, {})[i] = x
+            for numbers in by_task.values():
+                best = column.show((max if column.best == "max" else min)(numbers.values()))
+                alike = {(i, j) for i, x in numbers.items() if column.show(x) == best}
+                found |= alike if len(numbers) > 1 else set()
+        return found
+
     def keep(self, indices: Sequence[int]) -> Table:
         """The table of these columns, in this order."""
-        return Table(
-            tuple(self.columns[i] for i in indices),
-            tuple(tuple(row[i] for i in indices) for row in self.rows),
-            self.notes,
-            self.shared,
+        return replace(
+            self,
+            columns=tuple(self.columns[i] for i in indices),
+            rows=tuple(tuple(row[i] for i in indices) for row in self.rows),
         )
 
 
@@ -133,6 +157,7 @@ DETAILS = (
     Column("created", "created"),
     Column("identity", "identity"),
     Column("error", "error"),
+    Column("study", "study", choice=True),
     Column("path", "path"),
 )
 
@@ -144,10 +169,3 @@ def number_of(value: Value) -> float | None:
     if isinstance(value, Interval):
         return value.value
     return None if isinstance(value, str) else value
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with control characters and lone surrogates as escapes: none can act."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from fdfa_cli.report.tables import Column, Table, printable
+from fdfa_cli.printable import printable
+from fdfa_cli.report.tables import Column, Table
 
 #: Pieces of a line with their styles ("" for none). Styles are for a terminal; the text says it all.
 Line = list[tuple[str, str]]
@@ -34,7 +35,10 @@ def for_terminal(table: Table, width: int) -> list[Line]:
     constants = "   ".join(
         [
             *([printable(table.shared)] if table.shared else []),
-            *(f"{table.columns[i].title} {table.columns[i].show(table.rows[0][i])}" for i in shared),
+            *(
+                f"{printable(table.columns[i].title)} {table.columns[i].show(table.rows[0][i])}"
+                for i in shared
+            ),
         ]
     )
     table = table.keep([i for i in range(len(table.columns)) if i not in shared])

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
+from fdfa_cli.printable import printable
 from fdfa_cli.report import terminal
 from fdfa_cli.report.answer import answer
 from fdfa_cli.report.console import show, styled, writable
 from fdfa_cli.report.follow import Follower, Look
 from fdfa_cli.report.query import Query
-from fdfa_cli.report.tables import Table, printable
+from fdfa_cli.report.tables import Table
 from fdfa_cli.runs import Run
 
 #: Seconds between two looks; longer where a look takes long, so that watching never takes a whole core.

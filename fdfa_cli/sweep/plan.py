@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import Any
 
 from fdfa_cli.errors import Problem, RecipeError
+from fdfa_cli.recipe.execution import EXECUTION_FIELDS
 from fdfa_cli.recipe.load import Document, Finding, Place, fail
 from fdfa_cli.recipe.overrides import assign, change
 from fdfa_cli.recipe.resolve import resolve
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, MANY, Recipe
+from fdfa_cli.recipe.schema import MANY, Recipe
 from fdfa_cli.recipe.write import identities
 from fdfa_cli.sweep import search
 from fdfa_cli.sweep.options import MAX_TRIALS, Sweep

@@ -12,6 +12,7 @@ from fdfa_cli.compare import stats
 from fdfa_cli.errors import FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
+from fdfa_cli.sweep.announcement import About
 from fdfa_cli.sweep.engines import Engine, Job
 from fdfa_cli.sweep.options import Prune
 from fdfa_cli.sweep.plan import Configuration, Plan, Trial
@@ -112,7 +113,8 @@ class _Sweeping:
         active = [c for c in plan.configurations if c.trials[0].identity not in self._owner]
         self._owner |= {trial.identity: c for c in active for trial in c.trials}
         self._tally.total = len(self._owner) + plan.left * len(plan.seeds)
-        self._store.announce(self._owner, self._tally.total)
+        about = About("sweep", varied=tuple(plan.sweep.parameters))
+        self._store.announce(self._owner, self._tally.total, about)
         for trial in _trials(active):
             result = self._store.get(trial)
             if result is not None and not self._store.jobs([trial]):

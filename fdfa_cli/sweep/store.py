@@ -16,38 +16,14 @@ from fdfa_cli.recipe.load import load
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, Status, by_identity, iter_metrics, scan
-from fdfa_cli.runs.fields import MAX_SUMMARY, MOST
-from fdfa_cli.runs.files import atomic_write, dump_json, lock, read_json
+from fdfa_cli.runs.files import lock
 from fdfa_cli.runs.run import NAME, remove_abandoned
+from fdfa_cli.sweep.announcement import About, Announcement
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.plan import Trial
 
 #: Seconds that workers whose driver was killed get to notice and to checkpoint.
 PATIENCE = 60.0
-#: The file that says what a sweep or a comparison trains; hidden, since it is no result.
-ANNOUNCEMENT = ".plan.json"
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """How many runs a sweep or comparison trains in all, and the identities of those known so far."""
-
-    total: int
-    identities: frozenset[str]
-
-    @classmethod
-    def read(cls, folder: Path) -> Announcement | None:
-        """What was last announced in `folder`; None where nothing (readable) was."""
-        try:
-            content = read_json(folder / ANNOUNCEMENT, MAX_SUMMARY)
-        except (OSError, ValueError):
-            return None
-        if not isinstance(content, dict):
-            return None
-        total, identities = content.get("total"), content.get("identities")
-        if type(total) is not int or not 0 <= total < MOST or not isinstance(identities, list):
-            return None
-        return cls(total, frozenset(key for key in identities if isinstance(key, str)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +121,9 @@ class Store:
             return None
         return row.get(metric)
 
-    def announce(self, identities: Iterable[str], total: int) -> None:
+    def announce(self, identities: Iterable[str], total: int, about: About | None = None) -> None:
         """Leave word for readers of what is being trained here: `total` runs, of which some are known."""
-        content = dump_json({"total": total, "identities": list(identities)})
-        try:
-            atomic_write(self.folder / ANNOUNCEMENT, content + b"\n")
-        except OSError as error:
-            raise UsageError(f"cannot write to {self.folder / ANNOUNCEMENT}: {error.strerror}") from error
+        Announcement(total, frozenset(identities), about).write(self.folder)
 
     def _replaced(self, error: RunDamaged) -> bool:
         """Whether the run that cannot be read was trained again, as far as its recipe or its name tells."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fdfa_cli.compare.stats import Mean, mean
+from fdfa_cli.compare.stats import FEWEST, Mean, mean
 from fdfa_cli.recipe.load import Place, read
 from fdfa_cli.recipe.schema import MANY
 from fdfa_cli.report.tables import Column, Table, Value
@@ -148,8 +148,9 @@ def _notes(plan: Plan, standings: Sequence[Standing]) -> list[str]:
     parts = ", ".join(f"{total[status]} {status}" for status in (*STATUSES, "missing") if total[status])
     notes = [f"{len(standings)} configurations, {total.total()} trials: {parts}"]
     fewest = min((len(s.configuration.trials) for s in standings), default=0)
-    if fewest < 3:
-        notes.append(f"no intervals: they need at least 3 seeds, and here are {fewest}")
+    if fewest < FEWEST:
+        seeds = "1 seed" if fewest == 1 else f"{fewest} seeds"
+        notes.append(f"no intervals: they need at least {FEWEST} seeds, and this sweep has {seeds}")
     else:
         notes.append("± half a 95 % Student-t interval over seeds")
     return notes

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fdfa_cli.report.tables import printable
+from fdfa_cli.printable import printable
 from fdfa_cli.runs import STATUSES
 from fdfa_cli.sweep.engines import Outcome
 from fdfa_cli.sweep.plan import Trial
@@ -84,9 +84,10 @@ class View:
         """Training of `jobs` begins, `workers` at a time, up to the epoch `until` or the end."""
         self._left, self._workers = jobs, workers
         if not self._quiet and self._bar is None:
-            target = f"up to epoch {until}" if until else "to the end"
+            target = f" up to epoch {until}" if until else ""
             done = f"{self.tally.done} of {self.tally.total} trials done already; " if self.tally.done else ""
-            print(f"{done}training {jobs} {target}, {workers} at a time", file=sys.stderr, flush=True)
+            trials = "1 trial" if jobs == 1 else f"{jobs} trials"
+            print(f"{done}training {trials}{target}, {workers} at a time", file=sys.stderr, flush=True)
 
     def outcome(self, trial: Trial, outcome: Outcome, figures: str) -> None:
         """The job of `trial` is over; `figures` is its metric in words."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from fdfa_cli.recipe.schema import EXECUTION_FIELDS, Recipe
+from fdfa_cli.recipe.execution import EXECUTION_FIELDS
+from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule

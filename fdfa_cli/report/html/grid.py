@@ -65,7 +65,7 @@ def grid(
     rows = [
         Row(
             [
-                Cell(text, value if isinstance(value, str) else number_of(value))
+                Cell(text, text if isinstance(value, str) else number_of(value))
                 for text, value in zip(texts, values, strict=True)
             ],
             details[i] if details else None,

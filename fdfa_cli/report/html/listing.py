@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from fdfa_cli.printable import printable, printable_lines
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html.grid import Detail, Grid, grid
-from fdfa_cli.report.html.reproduce import blocks, command, line
+from fdfa_cli.report.html.reproduce import blocks, command, line, shown
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
 from fdfa_cli.report.select import ordered
-from fdfa_cli.report.tables import DETAILS, Column, Table, printable
+from fdfa_cli.report.tables import DETAILS, Column, Table
 from fdfa_cli.runs import Run
 
 #: Of a process that wrote a run, by the name that readers see.
@@ -30,7 +31,7 @@ def listing(facts: Facts, runs: Sequence[Run], query: Query) -> Grid:
     if not query.columns:
         shared = {column.name for column in _shared(table)}
         table = table.keep([i for i, column in enumerate(table.columns) if column.name not in shared])
-    details = [Detail(run.name, _facts(facts, run), blocks(facts, [run])) for run in runs]
+    details = [Detail(printable(run.name), _facts(facts, run), blocks(facts, [run])) for run in runs]
     return grid("runs", "Runs", replace(table, notes=()), details, [run.status for run in runs])
 
 
@@ -40,10 +41,10 @@ def shared(facts: Facts, runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [(c.title, c.show(facts.get(runs[0], c.name))) for c in _shared(table)]
 
 
-def troubles(runs: Sequence[Run]) -> list[tuple[Run, str]]:
-    """The runs that ended otherwise than completed, with the stored reason."""
+def troubles(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """Name and status of the runs that ended otherwise than completed, with the stored reason."""
     return [
-        (run, printable_lines(run.record.error or "no reason was stored"))
+        (printable(run.name), run.status, printable_lines(run.record.error or "no reason was stored"))
         for run in runs
         if run.status != "completed"
     ]
@@ -59,12 +60,7 @@ def origins(runs: Sequence[Run]) -> Grid:
 
 def commands(runs: Sequence[Run]) -> list[tuple[str, int]]:
     """Each command line that trained runs, and how many."""
-    return list(Counter(line(command(run)) for run in runs).items())
-
-
-def printable_lines(text: str) -> str:
-    """`text` with its line breaks, and every other control character as an escape."""
-    return "\n".join(map(printable, text.splitlines()))
+    return list(Counter(shown(line(command(run))) for run in runs).items())
 
 
 def _shared(table: Table) -> list[Column]:
@@ -84,7 +80,9 @@ def _facts(facts: Facts, run: Run) -> list[tuple[str, str]]:
         value = facts.get(run, column.name)
         if value is not None and column.name != "error":
             known.append((column.heading, column.show(value)))
-    return known + [(ORIGIN[key], value) for key, value in _origin(run).items() if value and key != "device"]
+    return known + [
+        (ORIGIN[key], printable(value)) for key, value in _origin(run).items() if value and key != "device"
+    ]
 
 
 def _origin(run: Run) -> dict[str, str | None]:

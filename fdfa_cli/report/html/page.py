@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fdfa_cli import __version__
+from fdfa_cli.printable import printable_lines
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html import listing
 from fdfa_cli.report.html.figures import figures
@@ -59,7 +60,7 @@ def page(facts: Facts, runs: Sequence[Run], query: Query, damaged: Sequence[Exce
         troubles=listing.troubles(runs),
         commands=listing.commands(runs),
         # Last, for what was found while tables were made.
-        damaged=[listing.printable_lines(str(error)) for error in (*damaged, *facts.damaged)],
+        damaged=[printable_lines(str(error)) for error in (*damaged, *facts.damaged)],
         version=__version__,
     )
 

@@ -14,6 +14,8 @@ from fdfa_cli.runs import Run
 
 #: Under which name the commands expect the recipe.
 FILE = "recipe.yaml"
+#: Control characters but tabs and line breaks, and what stands for bytes that are not UTF-8.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 #: What stands for someone's home and name in a stored command, for a shell to expand.
 _EXPANDED = re.compile(r"\$(?=(?:HOME|USER)\b)")
 
@@ -24,7 +26,7 @@ def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block
     Of `mixed` runs, which have no recipe in common, only the last.
     """
     stored = list(dict.fromkeys(line(command(run)) for run in runs))
-    trained_by = Block("Trained by" if len(stored) == 1 else "Trained by one of", "\n".join(stored))
+    trained_by = Block("Trained by" if len(stored) == 1 else "Trained by one of", shown("\n".join(stored)))
     if mixed:
         return [trained_by]
     tail = "".join(f" --plugin {quote(plugin)}" for plugin in _plugins(command(runs[0])))
@@ -34,7 +36,7 @@ def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block
     else:
         train = f"for seed in {' '.join(map(str, seeds))}; do fdfa train {FILE} --seed $seed{tail}; done"
     return [
-        Block(f"Save this recipe as {FILE}", facts.recipe_text(runs[0])),
+        Block(f"Save this recipe as {FILE}", shown(facts.recipe_text(runs[0]))),
         Block("and train it again", train),
         trained_by,
     ]
@@ -44,6 +46,11 @@ def command(run: Run) -> list[str]:
     """The command line that created `run`; the program by its name, however it was started."""
     entry: dict[str, Any] = run.record.provenance[0] if run.record.provenance else {}
     return ["fdfa", *map(str, (entry.get("command") or ["fdfa"])[1:])]
+
+
+def shown(text: str) -> str:
+    """`text` to copy, letter by letter, but for control characters, which are escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def line(words: Sequence[str]) -> str:

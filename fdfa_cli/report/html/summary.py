@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from fdfa_cli.compare.stats import Mean, Paired, holm, paired
-from fdfa_cli.report.group_table import METRICS, groups_table
+from fdfa_cli.errors import UsageError
+from fdfa_cli.printable import printable
+from fdfa_cli.report.group_table import groups_table, usual_metrics
 from fdfa_cli.report.html.grid import Detail, Grid, grid
 from fdfa_cli.report.html.reproduce import blocks
 from fdfa_cli.report.plots.material import Material, Member, title
 from fdfa_cli.report.plots.style import legible
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
-from fdfa_cli.report.select import ordered
+from fdfa_cli.report.select import Condition, ordered
 from fdfa_cli.report.tables import Column, Kind, Table, Value
 from fdfa_cli.runs import STATUSES
 
@@ -25,7 +26,7 @@ ALSO = ("val_accuracy", "train_seconds")
 
 def summary(material: Material, query: Query) -> Grid:
     """A row a group: its choices, figures, difference from the baseline, and other ends of its runs."""
-    wanted = query.metrics or METRICS
+    wanted = query.metrics or usual_metrics(material.runs)
     also = [name for name in ALSO if name not in wanted and _known(material, name)]
     names = [*material.names, "n", *wanted]
     members = ordered(material.members, query.sort, lambda member, name: _value(material, member, name))
@@ -33,28 +34,33 @@ def summary(material: Material, query: Query) -> Grid:
     table = groups_table(material.facts, [member.group for member in members], asked)
     columns = [replace(c, title=title(c.name)) if c.name in material.names else c for c in table.columns]
     rows = [list(row) for row in table.rows]
-    notes = list(table.notes[len(run_notes(material.runs)) :])
+    notes = [*material.apart, *table.notes[len(run_notes(material.runs)) :]]
 
     def insert(at: int, column: Column, values: Sequence[Value]) -> None:
         columns.insert(at, column)
         for row, value in zip(rows, values, strict=True):
             row.insert(at, value)
 
-    baselines = {task: _baseline(several) for task, several in material.tasks.items()}
+    baselines = baselines_of(material, query.baseline)
     differences = _differences(material, baselines, wanted[0])
     if differences:
         found = [differences.get(member.key) for member in members]
-        rules = {member.rule for member in baselines.values()}
+        rules = {legible(member.rule) for member in baselines.values()}
         versus = f"− {rules.pop()}" if len(rules) == 1 else "− baseline"
         insert(
             len(names), Column("difference", versus, _kind(columns, wanted[0])), [f and f[0] for f in found]
         )
         insert(len(names) + 1, Column("p", "p", "number"), [f and f[1] for f in found])
         notes += _difference_notes(differences, baselines, wanted[0])
+    elif any(len({member.rule for member in several}) > 1 for several in material.tasks.values()):
+        notes.append(
+            "no differences: fdfa compare trained none of these groups together; --baseline rule=bp would "
+            "name the group to compare with"
+        )
     others = [_others(member.group.statuses) for member in members]
     if any(others):
         insert(len(columns), Column("others", "not completed"), others)
-    content = Table(tuple(columns), tuple(map(tuple, rows)), tuple(notes))
+    content = Table(tuple(columns), tuple(map(tuple, rows)), tuple(map(printable, notes)))
     return grid("summary", "Summary", content, [_detail(member, material) for member in members])
 
 
@@ -75,35 +81,61 @@ def _values(member: Member, metric: str) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _baseline(members: Sequence[Member]) -> Member:
-    """What the comparison that trained a task was to, else the group that was trained first."""
-    for folder in dict.fromkeys(run.path.parent for member in members for run in member.group.runs):
-        try:
-            name = json.loads((folder / "compare.json").read_bytes())["baseline"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no comparison, or of another version; a note names what is taken instead
-        if found := next((member for member in members if member.rule == name), None):
-            return found
-    return members[0]
+def baselines_of(material: Material, named: Sequence[Condition]) -> dict[str, Member]:
+    """For a group by its key the group that it is compared with; not for those without one.
+
+    That is the baseline of the comparison that trained the group. Where conditions are `named`, it is for
+    all groups of a task the one whose runs meet them. Raises `UsageError` where they fit none, or several.
+    """
+    if named:
+        return _named(material, named)
+    found: dict[str, Member] = {}
+    for study in material.facts.studies.values():
+        if study.kind != "compare":
+            continue
+        for members in material.tasks.values():
+            trained = [member for member in members if any(map(study.trains, member.group.runs))]
+            bases = [member for member in trained if member.rule == study.baseline]
+            if len(bases) == 1:
+                found = {member.key: bases[0] for member in trained if member is not bases[0]} | found
+    return found
+
+
+def _named(material: Material, named: Sequence[Condition]) -> dict[str, Member]:
+    facts = material.facts
+    facts.check(condition.name for condition in named)
+    asked = " ".join(f"--baseline {condition}" for condition in named)
+    found: dict[str, Member] = {}
+    for task, members in material.tasks.items():
+        bases = [
+            member
+            for member in members
+            if all(c.holds(facts.get(run, c.name)) for run in member.group.runs for c in named)
+        ]
+        if len(bases) > 1:
+            labels = "; ".join(member.name for member in bases)
+            raise UsageError(f"{asked} fits {len(bases)} groups of {task}: {labels}; add a condition")
+        found |= {member.key: base for base in bases for member in members if member is not base}
+    if not found:
+        raise UsageError(f"{asked} fits no group that others could be compared with")
+    return found
 
 
 def _differences(
     material: Material, baselines: dict[str, Member], metric: str
 ) -> dict[str, tuple[Mean, float | None]]:
-    """For a group its paired difference from the baseline of its task, and Holm's p over all tested.
+    """For a group its paired difference from its baseline, and Holm's p over all tested.
 
-    Nothing where every task has one rule, as in a sweep of it, or where runs differ in more than seeds.
+    Nothing where runs differ in more than seeds.
     """
     found: dict[str, Paired] = {}
-    for task, members in material.tasks.items():
-        alike = [member for member in members if not member.group.mixed]
-        if len({member.rule for member in members}) == 1 or baselines[task] not in alike:
+    for member in material.members:
+        base = baselines.get(member.key)
+        if base is None or base.group.mixed or member.group.mixed:
             continue
-        theirs = _values(baselines[task], metric)
-        for member in alike:
-            difference = paired(_values(member, metric), theirs)
-            if member is not baselines[task] and difference is not None:
-                found[member.key] = difference
+        difference = paired(_values(member, metric), _values(base, metric))
+        if difference is not None:
+            found[member.key] = difference
     tested = {key: difference.p for key, difference in found.items() if difference.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {key: (difference.difference, adjusted.get(key)) for key, difference in found.items()}
@@ -112,9 +144,9 @@ def _differences(
 def _difference_notes(
     differences: dict[str, tuple[Mean, float | None]], baselines: dict[str, Member], metric: str
 ) -> list[str]:
-    named = dict.fromkeys(member.label for member in baselines.values())
-    if len(named) > 1:
-        named = dict.fromkeys(f"{member.label} on {task}" for task, member in baselines.items())
+    bases = {member.key: member for key, member in baselines.items() if key in differences}
+    several = len({member.task for member in bases.values()}) > 1
+    named = dict.fromkeys(f"{m.name} on {m.task}" if several else m.name for m in bases.values())
     notes = [
         f"differences of {metric.replace('_', ' ')} are paired over the seeds that both completed; "
         f"baseline: {'; '.join(named)}"
@@ -144,5 +176,5 @@ def _detail(member: Member, material: Material) -> Detail:
         member.label if member.label.startswith(legible(member.rule)) else f"{member.rule}, {member.label}"
     )
     runs = member.group.runs
-    facts = [("task", member.task), ("runs", ", ".join(run.name for run in runs))]
+    facts = [("task", member.task), ("runs", ", ".join(printable(run.name) for run in runs))]
     return Detail(label, facts, blocks(material.facts, runs, len(member.group.mixed) > 0))

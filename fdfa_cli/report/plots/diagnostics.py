@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from fdfa_cli.compare.stats import FEWEST, mean
 from fdfa_cli.report.plots.axis import Parameter
 from fdfa_cli.report.plots.base import DoesNotApply, Picture
-from fdfa_cli.report.plots.material import Material, Member, varying
+from fdfa_cli.report.plots.material import Material, Member, Sweep
 from fdfa_cli.report.plots.panels import MOST, Legend, Line, canvas, lines
-from fdfa_cli.report.plots.style import OVERLAID, look
+from fdfa_cli.report.plots.style import OVERLAID, legible, look
+from fdfa_cli.report.varied import varying
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def variance(material: Material, width: float) -> Picture:
     """Variance of the gradient estimate against each swept number, measured and in closed form."""
     panels = dict(list(_variances(material))[:MOST])
     if not panels:
-        raise DoesNotApply("no run has measured a variance over draws under several values of one number")
+        raise DoesNotApply("no sweep has measured a variance over draws under several values of one number")
     labels = list(dict.fromkeys(series.label for several in panels.values() for series in several))
     looks = {label: look(i) for i, label in enumerate(labels)}
     columns = min(len(panels), max(1, int(width // 3.3)))
@@ -155,14 +156,16 @@ class _Series:
 
 
 def _variances(material: Material) -> Iterator[tuple[tuple[str, str], list[_Series]]]:
-    """For each task, block and swept number: a title and a name of the axis, and a series a rule."""
-    tasks: dict[str, dict[str, list[Member]]] = {}
-    for member in material.configurations:
-        tasks.setdefault(member.task, {}).setdefault(member.rule, []).append(member)
-    for task, by_rule in tasks.items():
+    """For each sweep, task, block and swept number: a title and a name of the axis, and a series a rule."""
+    tasks: dict[tuple[str, str], tuple[Sweep, dict[str, list[Member]]]] = {}
+    for sweep in material.sweeps:
+        for member in sweep.members:
+            of_task = tasks.setdefault((legible(sweep.study.name), member.task), (sweep, {}))
+            of_task[1].setdefault(member.rule, []).append(member)
+    for names, (sweep, by_rule) in tasks.items():
         found: dict[tuple[int, str], list[_Series]] = {}
         for rule, members in by_rule.items():
-            axis = _axis(members)
+            axis = _axis(members, sweep)
             if axis is None:
                 continue
             name, values = axis
@@ -177,20 +180,20 @@ def _variances(material: Material) -> Iterator[tuple[tuple[str, str], list[_Seri
             for block, line in series.items():
                 if len(line.x) > 1:
                     found.setdefault((block, name), []).append(line)
+        above = [part for i, part in enumerate(names) if len({each[i] for each in tasks}) > 1]
         for (block, name), several in sorted(found.items(), key=lambda item: item[0]):
-            title = f"block {block}" if len(tasks) == 1 else f"{task}: block {block}"
-            yield (title, name), several
+            yield (": ".join([*above, f"block {block}"]), name), several
 
 
-def _axis(members: Sequence[Member]) -> tuple[str, list[float]] | None:
-    """The one number in which all `members` differ, and its name; None where it is not one."""
-    keys = varying([member.choices for member in members])
+def _axis(members: Sequence[Member], sweep: Sweep) -> tuple[str, list[float]] | None:
+    """The one number in which all `members` of `sweep` differ, and its name; None where it is not one."""
+    keys = [key for key in varying([member.choices for member in members]) if sweep.study.varies(key)]
     if len(keys) != 1:
         return None
     values = [member.choices.get(keys[0]) for member in members]
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return keys[0], [float(v) for v in values if v is not None]
-    lists = [v for v in values if isinstance(v, list) and len(set(v)) == 1]
+    lists = [v for v in values if isinstance(v, list) and _equal_numbers(v)]
     if len(lists) < len(values):
         return None
     if len({len(v) for v in lists}) == 1:
@@ -198,6 +201,11 @@ def _axis(members: Sequence[Member]) -> tuple[str, list[float]] | None:
     if len({v[0] for v in lists}) == 1:
         return f"{keys[0]} (layers)", [float(len(v)) for v in lists]
     return None
+
+
+def _equal_numbers(values: list[Any]) -> bool:
+    """Whether `values` are one number some times over, as the units of equal layers are."""
+    return all(isinstance(v, int | float) and v == values[0] for v in values) and len(values) > 0
 
 
 def _probes(rows: Sequence[Stored]) -> list[Stored]:

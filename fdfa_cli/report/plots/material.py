@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any, Self
 
 from fdfa_cli.report.facts import Facts
-from fdfa_cli.report.groups import Group, averaged_over, group
+from fdfa_cli.report.groups import Group, group, without_tuning
 from fdfa_cli.report.plots.style import legible
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.sparkline import FALLBACKS
+from fdfa_cli.report.studies import Study
+from fdfa_cli.report.varied import varied
 from fdfa_cli.runs import Run
 from fdfa_cli.sweep.table import plain
 
@@ -36,6 +38,11 @@ class Member:
     choices: dict[str, Any]
     facts: Facts
 
+    @property
+    def name(self) -> str:
+        """The label for running text, which may be broken anywhere."""
+        return self.label.replace("\xa0", " ")
+
     @cached_property
     def rows(self) -> tuple[list[dict[str, Any]], ...]:
         """The metrics of the completed runs that can be read, a row an epoch."""
@@ -43,18 +50,31 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """The runs of one sweep that are drawn, by configuration: nothing but seeds differs within a member."""
+
+    study: Study
+    members: list[Member]
+
+
+@dataclass(frozen=True)
 class Material:
-    """Groups of `runs` by the names `by`, in the order of their first runs, and the metric asked for."""
+    """Groups of `runs` by the names `by`, and the metric asked for.
+
+    `apart` says which runs are not among them, and why.
+    """
 
     facts: Facts
     runs: Sequence[Run]
     by: tuple[str, ...] = ()
     metric: str | None = None
+    apart: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, facts: Facts, runs: Sequence[Run], query: Query) -> Self:
         """What `query` asks to be drawn of `runs`."""
-        return cls(facts, runs, query.by, next(iter(query.metrics), None))
+        averaged, apart = without_tuning(facts, runs, query)
+        return cls(facts, averaged, query.by, next(iter(query.metrics), None), tuple(apart))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -66,12 +86,18 @@ class Material:
     @cached_property
     def members(self) -> list[Member]:
         """The groups."""
-        return self._members(self.names)
+        return self._members(self.names, self.runs)
 
     @cached_property
-    def configurations(self) -> list[Member]:
-        """The groups within which nothing but seeds differs, whatever was asked for."""
-        return self._members(tuple(dict.fromkeys([*TASK, "rule", *self.swept])))
+    def sweeps(self) -> list[Sweep]:
+        """Every sweep among the runs, each with what it trains and nothing else."""
+        found = []
+        for study in self.facts.studies.values():
+            runs = [run for run in self.runs if study.trains(run)] if study.varied else []
+            if runs:
+                names = (*TASK, "rule", *varied(self.facts, runs))
+                found.append(Sweep(study, self._members(names, runs)))
+        return found
 
     @cached_property
     def tasks(self) -> dict[str, list[Member]]:
@@ -83,19 +109,8 @@ class Material:
 
     @cached_property
     def swept(self) -> list[str]:
-        """The keys of recipes that take several values under one rule on one task."""
-        settings: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
-        for run in self.runs:
-            setting = tuple(self.facts.get(run, name) for name in (*TASK, "rule"))
-            known = settings.setdefault(setting, {})
-            if (text := self.facts.configuration(run)) not in known:
-                known[text] = self.facts.choices(run)
-        found: dict[str, None] = {}
-        for known in settings.values():
-            several = list(known.values())
-            # What only some have follows from the names of what they are: only Adam has betas.
-            found |= {name: None for name in varying(several) if all(name in choices for choices in several)}
-        return list(found)
+        """The keys of recipes that take several values under one rule on one task, or in one sweep."""
+        return varied(self.facts, self.runs)
 
     def metric_of_epochs(self) -> str | None:
         """What to draw against epochs: the metric, or the first of `FALLBACKS` that some row has."""
@@ -107,8 +122,8 @@ class Material:
         there = {name for run in self.runs if run.status == "completed" for name in run.record.summary}
         return next((name for name in (self.metric, *FALLBACKS) if name in there), None)
 
-    def _members(self, names: tuple[str, ...]) -> list[Member]:
-        groups = group(self.facts, self.runs, names)
+    def _members(self, names: tuple[str, ...], runs: Sequence[Run]) -> list[Member]:
+        groups = group(self.facts, runs, names)
         tasks = [
             legible(", ".join(str(self.facts.get(each.runs[0], name)) for name in TASK)) for each in groups
         ]
@@ -130,14 +145,6 @@ class Material:
             choices = self.facts.choices(each.runs[0])
             found.append(Member(task, legible(label), f"{task}: {each.key}", rule, each, choices, self.facts))
         return found
-
-
-def varying(configurations: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys that do not have one value in all of some `configurations`; seeds are not counted."""
-    names = dict.fromkeys(
-        name for choices in configurations for name in choices if name not in averaged_over()
-    )
-    return [name for name in names if len({str(choices.get(name)) for choices in configurations}) > 1]
 
 
 def title(key: str) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.report.plots.axis import MOST_VALUES, Parameter
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
-from fdfa_cli.report.plots.material import Material, Member, varying
+from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import MOST, Legend, canvas
-from fdfa_cli.report.plots.style import FAINT, INK, look
+from fdfa_cli.report.plots.style import FAINT, INK, legible, look
+from fdfa_cli.report.varied import varying
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +33,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """The trials of one task and rule, and the keys in which they differ.
+    """The trials of one sweep on one task under one rule, and the keys that it varied.
 
     `sign` is −1 where less is better.
     """
@@ -129,12 +131,12 @@ def interaction(material: Material, width: float) -> Picture:
     bar = figure.colorbar(mesh, ax=grid[: len(shown)], label=phrase(metric), aspect=30, pad=0.02)
     bar.outline.set_visible(False)
     caption = (
-        "A cell is the mean over seeds of the best configuration in it, the best of all framed; "
-        "hatched where nothing was completed."
+        "A cell is the mean over seeds of the best configuration in it; the best cell is framed, and so are "
+        "others that are as good to the digits shown; hatched where nothing was completed."
     )
     if len(shown) < len(panels) or any(len(search.keys) > MOST_PAIRED for search in searches):
         caption += (
-            f" Of more, the {MOST_PAIRED} parameters that move the metric most, and {MOST} pairs at most."
+            f" Drawn are the {MOST_PAIRED} parameters that move the metric most, and {MOST} pairs at most."
         )
     return Picture(figure, f"{caption}{_left_out(material)}")
 
@@ -166,10 +168,12 @@ def _heat_map(axes: Axes, search: Search, x: str, y: str, ends: tuple[float, flo
             # Not the ink of the style: the cell is the ground here, on a dark page too.
             axes.text(i, j, digits.format(trial.score), ha="center", va="center", fontsize=7.5,
                       color="#000000" if bright else "#ffffff")  # fmt: skip
-    i, j = max(best, key=lambda cell: search.sign * best[cell].score)
-    frame = Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, edgecolor=look(2).color, linewidth=2.2)
-    axes.add_patch(frame)
-    frame.set(clip_on=False, zorder=5)
+    highest = max(best.values(), key=lambda trial: search.sign * trial.score)
+    for (i, j), trial in best.items():
+        if digits.format(trial.score) == digits.format(highest.score):  # all that look equally good
+            frame = Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, edgecolor=look(2).color, linewidth=2.2)
+            axes.add_patch(frame)
+            frame.set(clip_on=False, zorder=5)
     axes.set_xticks(range(width), across.cells, rotation=0 if width <= 5 else 90)
     axes.set_yticks(range(height), up.cells)
     axes.set(xlabel=x, ylabel=y)
@@ -189,28 +193,39 @@ def _searches(material: Material) -> tuple[str, list[Search]]:
     if metric is None:
         raise DoesNotApply("no completed run has a metric")
     sign = -1 if metric.endswith("_loss") else 1
-    settings: dict[tuple[str, str], list[Member]] = {}
-    for member in material.configurations:
-        settings.setdefault((member.task, member.rule), []).append(member)
-    several = len({task for task, _ in settings}) > 1
-    searches = []
-    for (task, rule), members in settings.items():
-        keys = varying([member.choices for member in members])
-        trials = [
-            Trial({key: member.choices.get(key) for key in keys}, figure.mean * scale(metric))
-            for member in members
-            if (figure := member.group.figure(metric)) is not None
-        ]
-        # Values that none of which was completed leave a parameter nothing to be drawn against.
-        keys = varying([trial.values for trial in trials])
-        # As many keys as configurations were not searched: what of the difference is whose, none can say.
-        if 0 < len(keys) < len(trials):
-            searches.append(Search(f"{task}: {rule}" if several else rule, keys, trials, sign))
-    if not searches:
-        raise DoesNotApply("no parameter takes several values under one rule, with all else equal")
-    return metric, searches
+    found: list[tuple[tuple[str, str, str], list[str], list[Trial]]] = []
+    for sweep in material.sweeps:
+        settings: dict[tuple[str, str], list[Member]] = {}
+        for member in sweep.members:
+            settings.setdefault((member.task, member.rule), []).append(member)
+        for (task, rule), members in settings.items():
+            keys = [key for key in varying([m.choices for m in members]) if sweep.study.varies(key)]
+            trials = [
+                Trial({key: member.choices.get(key) for key in keys}, figure.mean * scale(metric))
+                for member in members
+                if (figure := member.group.figure(metric)) is not None
+            ]
+            # Values that none of which was completed leave a parameter nothing to be drawn against.
+            if keys := varying([trial.values for trial in trials]):
+                found.append(((legible(sweep.study.name), task, legible(rule)), keys, trials))
+    if not found:
+        raise DoesNotApply("no sweep among these runs completed several values of a parameter")
+    return metric, [Search(_name(i, [n for n, *_ in found]), keys, trials, sign)
+                    for i, (_, keys, trials) in enumerate(found)]  # fmt: skip
+
+
+def _name(index: int, names: Sequence[tuple[str, str, str]]) -> str:
+    """What to call the search at `index`: its rule, and of its sweep and task what sets it apart."""
+    sweep, task, rule = names[index]
+    several = [part for i, part in ((0, sweep), (1, task)) if len({name[i] for name in names}) > 1]
+    return ": ".join([*several, rule])
 
 
 def _left_out(material: Material) -> str:
-    empty = sum(not member.group.completed for member in material.configurations)
-    return f" {empty} configurations without a completed run are not drawn." if empty else ""
+    empty = sum(not member.group.completed for sweep in material.sweeps for member in sweep.members)
+    what = (
+        "configuration without a completed run is"
+        if empty == 1
+        else "configurations without a completed run are"
+    )
+    return f" {empty} {what} not drawn." if empty else ""

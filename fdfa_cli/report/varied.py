@@ -1,0 +1,55 @@
+"""In which settings runs differ: what a table needs a column for, and what groups are told apart by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fdfa_cli.recipe.execution import EXECUTION_FIELDS
+from fdfa_cli.report.facts import SEED, Facts
+from fdfa_cli.runs import Run
+
+#: The keys of a recipe in which runs that are averaged may differ.
+AVERAGED_OVER = frozenset((SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)))
+#: Settings that every table of runs has a column for.
+_NAMED = ("data.name", "network.name", "rule.name")
+#: Runs that differ in their task or rule differ in much that follows from it.
+_SETTING = ("data", "network", "rule")
+
+
+def varying(configurations: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys that do not have one value in all of some `configurations`; seeds are not counted."""
+    names = dict.fromkeys(name for choices in configurations for name in choices if name not in AVERAGED_OVER)
+    return [name for name in names if len({str(choices.get(name)) for choices in configurations}) > 1]
+
+
+def varied(facts: Facts, runs: Sequence[Run]) -> list[str]:
+    """The keys that take several values under one rule on one task, or that a sweep of `runs` varied."""
+    settings: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    sweeps: dict[Any, dict[str, dict[str, Any]]] = {}
+    for run in runs:
+        text = facts.configuration(run)
+        settings.setdefault(tuple(facts.get(run, name) for name in _SETTING), {})[text] = {}
+        study = facts.study(run)
+        if study is not None and study.kind == "sweep":
+            sweeps.setdefault(study.folder, {})[text] = {}
+    wanted = {text for known in (*settings.values(), *sweeps.values()) if len(known) > 1 for text in known}
+    choices: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if (text := facts.configuration(run)) in wanted and text not in choices:
+            choices[text] = facts.choices(run)
+    found: dict[str, None] = {}
+    for known in settings.values():
+        found |= dict.fromkeys(_common([choices[text] for text in known if len(known) > 1]))
+    for folder, known in sweeps.items():
+        keys = _common([choices[text] for text in known if len(known) > 1])
+        found |= dict.fromkeys(key for key in keys if facts.studies[folder].varies(key))
+    return [key for key in found if key not in _NAMED]
+
+
+def _common(several: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys in which `several` configurations differ and that all of them have.
+
+    What only some have follows from the names of what they are: only Adam has betas.
+    """
+    return [name for name in varying(several) if all(name in choices for choices in several)]
