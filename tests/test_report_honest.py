@@ -421,9 +421,7 @@ NAMES = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "a\x1b[31mred\x1b[0m", "two\nli
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_of_a_folder_acts_in_any_format(tmp_path, capsys, name):
-    path = stored_run(
-        tmp_path, status="failed", error=f"{name} is the reason\x07", rows=[{"epoch": 3, name: 1.0}]
-    )
+    path = stored_run(tmp_path, status="failed", error=f"{name} is the reason\x07")
     path.rename(tmp_path / name)
     stored_run(tmp_path, second=1, test_accuracy=0.5)
     for format in Format:

@@ -70,7 +70,7 @@ def check_numbers(numbers: Mapping[str, Any], where: str = "") -> None:
         raise ValueError(f"{where or 'a row '}has more than {MOST_NAMES} entries")
     for name, value in numbers.items():
         # The types first: this is most of the time that reading a large store takes.
-        if type(value) is float:
+        if isinstance(value, float):  # numpy's as well
             if not -LARGEST < value < LARGEST:
                 raise ValueError(f"{where}{shown_name(name)} is not a finite number: {shown(value)}")
         elif value is not None and not (type(value) is int and -MOST < value < MOST):
