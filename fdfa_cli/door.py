@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 _AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
+def open_regular(path: str | Path, limit: int | None = None) -> BufferedReader:
     """The regular file at `path`, open for reading bytes; of at most `limit` bytes where that is given.
 
     Links to regular files are followed. Raises `OSError`.

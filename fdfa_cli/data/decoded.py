@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 
 from fdfa_cli.data.base import Subset
-from fdfa_cli.data.files import open_regular, reading, shown, staging, unreadable, writing
+from fdfa_cli.data.files import reading, shown, staging, unreadable, writing
+from fdfa_cli.door import open_regular
 from fdfa_cli.errors import DataCorrupt, FdfaError
 from fdfa_cli.lazy import numpy, torch
 
@@ -87,7 +88,9 @@ class Store:
             return "missing"
         except PermissionError as error:
             raise unreadable(self.path, error) from error
-        except (OSError, DataCorrupt, *DAMAGED) as error:
+        except OSError as error:
+            return error.strerror or str(error)
+        except (DataCorrupt, *DAMAGED) as error:
             return str(error) or type(error).__name__
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Files that strangers made: opening never waits, and what the system refuses becomes a sentence."""
+"""Files of data sets: what the system refuses becomes a sentence, and what a killed process left goes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,19 +23,6 @@ def shown(path: str | os.PathLike[str]) -> str:
     """`path` as a message names it: quoted where it holds characters that a terminal would act on."""
     text = os.fspath(path)
     return text if text.isprintable() else repr(text)
-
-
-def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file for reading; raises `DataCorrupt` where `path` is a pipe, a device or a folder.
-
-    Opening a pipe that nobody writes to would wait for ever, so it is opened without waiting and looked at
-    before anything is read. Raises OSError as `open` does.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise DataCorrupt(f"{shown(path)} is no regular file")
-    return open(handle, "rb")  # noqa: PTH123 - a descriptor, not a path
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:

@@ -174,9 +174,8 @@ class ImageFolder(ImageData):
         fit = Fit(self.channels, self.size or (only or (1,))[0], only)
         real = str(folder.resolve())
         about = About(real, listing.fingerprint, self.size, self.channels, fit.side, len(entries))
-        name = re.sub(r"[^\w.-]", "_", folder.name)[
-            :40
-        ]  # a name of 250 characters leaves no room for the rest
+        # A file's name has 255 bytes, and the rest must fit in, too.
+        name = re.sub(r"[^\w.-]", "_", folder.name)[:40]
         place = hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
         store = Store(root / FOLDER / f"{name}-{self.size or 'own'}x{self.channels}-{place}.zip", about)
         if trouble := store.trouble():

@@ -11,9 +11,10 @@ from pydantic import AfterValidator, Field
 
 from fdfa_cli.data.base import Data, Samples, Status
 from fdfa_cli.data.download import Archive, unpack
-from fdfa_cli.data.files import is_file, open_regular, staging, unreadable, writing
+from fdfa_cli.data.files import is_file, staging, unreadable, writing
 from fdfa_cli.data.root import not_found
 from fdfa_cli.data.transform import Augmentation, Crop, Flip, ResizedCrop, Transform
+from fdfa_cli.door import open_regular
 from fdfa_cli.errors import DataCorrupt, FdfaError
 from fdfa_cli.lazy import numpy, torch
 from fdfa_cli.streams import Shape

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fdfa_cli.data.files import is_file, is_folder, open_regular, reading, shown
+from fdfa_cli.data.files import is_file, is_folder, reading, shown
+from fdfa_cli.door import read_regular
 from fdfa_cli.errors import DataCorrupt, DataNotFound, UsageError
 
 #: The extensions torchvision's ImageFolder reads.
@@ -158,12 +159,9 @@ def _annotated(folder: Path, numbers: dict[str, int]) -> Iterator[Labelled]:
 
 
 def _text(path: Path) -> str:
-    with reading(path), open_regular(path) as file:
-        content = file.read(LONGEST + 1)
-    if len(content) > LONGEST:
-        raise DataCorrupt(f"{shown(path)} is too long for a list of images: over {LONGEST >> 20} MiB")
     try:
-        return content.decode()
+        with reading(path):
+            return read_regular(path, LONGEST).decode()
     except UnicodeDecodeError as error:
         raise DataCorrupt(f"{shown(path)} is no text in UTF-8: {error}") from error
 
@@ -177,12 +175,8 @@ def _entries(images: list[Labelled]) -> tuple[Entry, ...]:
 
 
 def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The images among what `walk` gives; raises `DataCorrupt` for one that is no file."""
-    for entry in walk(folder):
-        if entry.name.lower().endswith(EXTENSIONS):
-            if not stat.S_ISREG(_status(entry).st_mode):
-                raise DataCorrupt(f"{shown(entry.path)} is no regular file")
-            yield entry
+    """The images among what `walk` gives, by their names alone."""
+    return (entry for entry in walk(folder) if entry.name.lower().endswith(EXTENSIONS))
 
 
 def _folders(folder: Path) -> list[str]:

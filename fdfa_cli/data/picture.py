@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from fdfa_cli.data.files import open_regular, shown, unreadable
+from fdfa_cli.data.files import shown, unreadable
+from fdfa_cli.door import open_regular
 from fdfa_cli.errors import DataCorrupt, FdfaError, UsageError
 from fdfa_cli.lazy import numpy
 
@@ -22,8 +23,6 @@ Result = TypeVar("Result")
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 #: Modes of at most 8 bits a channel, which Pillow converts to one another by their ranges.
 EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
-#: Formats whose integers of more than 8 bits start at black, 0, and end at white, 2^bits − 1.
-INTEGERS = ("JPEG2000", "PNG", "PPM", "TIFF")
 #: TIFF's tags: bits a sample, and which end of the range is black (0: the upper one).
 BITS, PHOTOMETRIC = 258, 262
 
@@ -125,7 +124,7 @@ def _eight_bits(path: str, image: Image.Image) -> Image.Image:
 
 def _white(image: Image.Image) -> int | None:
     """The greatest value that the format of an image of integers allows, None where that is not known."""
-    if image.format not in INTEGERS or image.mode == "F":
+    if image.mode == "F":
         return None
     if image.format != "TIFF":
         return 2**16 - 1  # Pillow widens fewer bits to these

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from fdfa_cli.data.base import Data
-from fdfa_cli.data.files import open_regular, reading, staging, writing
+from fdfa_cli.data.files import reading, staging, writing
+from fdfa_cli.door import open_regular
 from fdfa_cli.errors import DataCorrupt, FdfaError
 from fdfa_cli.runs.files import lock
 
