@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,17 @@ from fdfa_cli.compare.stats import Mean, Paired, holm, mean, paired
 from fdfa_cli.runs import iter_metrics
 from fdfa_cli.sweep.store import Result, Store
 
+#: By what rules are compared: the first that some run has.
+METRICS = ("test_accuracy", "val_accuracy")
 #: The share of the baseline's best validation accuracy that a rule is timed to, unless one is given.
 TARGET_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The figures of one completed run."""
+    """The figures of one completed run; `accuracy` is that of the summary's metric, if it has one."""
 
-    test_accuracy: float
+    accuracy: float | None
     #: The first epoch whose validation accuracy is at the target; None where none is.
     reached: int | None
     #: Median over epochs.
@@ -48,12 +50,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A task's rows in the order of its rules, the target accuracy, and why times are not compared."""
+    """A task's rows in the order of its rules, the target accuracy, and why times are not compared.
+
+    `metric` is what rules are compared by: the test accuracy, or that of validation where no run has one.
+    """
 
     task: Task
     rows: tuple[Row, ...]
     target: float | None
     untimed: str | None
+    metric: str = "test_accuracy"
 
 
 def summarise(task: Task, store: Store, target: float | None = None) -> Summary:
@@ -68,11 +74,12 @@ def summarise(task: Task, store: Store, target: float | None = None) -> Summary:
     }
     if target is None:
         target = _default_target(results[task.baseline])
+    metric = _metric([result for runs in results.values() for result in runs.values() if result])
     finished = {
         rule: {
             seed: figures
             for seed, result in runs.items()
-            if result is not None and (figures := _figures(result, target)) is not None
+            if result is not None and (figures := _figures(result, metric, target)) is not None
         }
         for rule, runs in results.items()
     }
@@ -81,8 +88,7 @@ def summarise(task: Task, store: Store, target: float | None = None) -> Summary:
     rows = []
     for rule, runs in finished.items():
         statuses = Counter(result.status if result else "missing" for result in results[rule].values())
-        accuracies = {seed: run.test_accuracy for seed, run in runs.items()}
-        others = {seed: run.test_accuracy for seed, run in base.items()}
+        accuracies, others = _accuracies(runs), _accuracies(base)
         rows.append(
             Row(
                 rule=rule,
@@ -100,7 +106,7 @@ def summarise(task: Task, store: Store, target: float | None = None) -> Summary:
                 memory_ratio=None if untimed else _ratio(runs, base, lambda run: run.memory),
             )
         )
-    return Summary(task, tuple(_adjusted(rows)), target, untimed)
+    return Summary(task, tuple(_adjusted(rows)), target, untimed, metric)
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
@@ -124,16 +130,29 @@ def _default_target(runs: Mapping[int, Result | None]) -> float | None:
     return TARGET_SHARE * statistics.fmean(best) if best else None
 
 
-def _figures(result: Result, target: float | None) -> Finished | None:
+def _metric(results: Sequence[Result]) -> str:
+    """What completed runs are compared by: of data without a test set there is no test accuracy."""
+    completed = [result.summary for result in results if result.status == "completed"]
+    there = {name for summary in completed for name in METRICS if summary.get(name) is not None}
+    return next((name for name in METRICS if name in there), METRICS[0])
+
+
+def _accuracies(runs: Mapping[int, Finished]) -> dict[int, float]:
+    """By seed, of the runs that have one."""
+    return {seed: run.accuracy for seed, run in runs.items() if run.accuracy is not None}
+
+
+def _figures(result: Result, metric: str, target: float | None) -> Finished | None:
     summary = result.summary
-    accuracy = summary.get("test_accuracy")
-    if result.status != "completed" or result.path is None or accuracy is None:
+    if result.status != "completed" or result.path is None:
         return None
     reached = None
     if _at_least(summary.get("best_val_accuracy"), target):  # else there is nothing to look for
         rows = iter_metrics(result.path)
         reached = next((row["epoch"] for row in rows if _at_least(row.get("val_accuracy"), target)), None)
-    return Finished(accuracy, reached, summary.get("median_epoch_seconds"), summary.get("peak_memory_bytes"))
+    return Finished(
+        summary.get(metric), reached, summary.get("median_epoch_seconds"), summary.get("peak_memory_bytes")
+    )
 
 
 def _at_least(value: float | None, target: float | None) -> bool:
@@ -185,21 +204,21 @@ def as_json(summary: Summary, tuning: Mapping[str, Any] | None) -> dict[str, Any
             row.rule: {
                 "overrides": dict(summary.task.configurations[row.rule].overrides),
                 "statuses": dict(row.statuses),
-                "test_accuracy": {str(seed): value for seed, value in row.accuracies.items()},
-                **figures(row),
+                summary.metric: {str(seed): value for seed, value in row.accuracies.items()},
+                **figures(row, summary.metric),
             }
             for row in summary.rows
         },
     }
 
 
-def figures(row: Row) -> dict[str, float | int | None]:
-    """A row's numbers by name, accuracies as fractions of 1."""
+def figures(row: Row, metric: str) -> dict[str, float | int | None]:
+    """A row's numbers by name, accuracies (of `metric`) as fractions of 1."""
     accuracy = row.accuracy
     difference = row.difference.difference if row.difference else None
     return {
         "n": accuracy.n if accuracy else 0,
-        "mean_test_accuracy": accuracy.mean if accuracy else None,
+        f"mean_{metric}": accuracy.mean if accuracy else None,
         "half_width": accuracy.half if accuracy else None,
         "difference": difference.mean if difference else None,
         "difference_half_width": difference.half if difference else None,

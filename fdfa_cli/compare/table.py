@@ -12,7 +12,7 @@ from fdfa_cli.compare.stats import (
     interquartile_mean,
     probability_of_improvement,
 )
-from fdfa_cli.compare.summary import Row, Summary, figures
+from fdfa_cli.compare.summary import METRICS, Row, Summary, figures
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.report.tables import MISSING, Column, Table, Value
 from fdfa_cli.runs import STATUSES
@@ -46,7 +46,7 @@ def for_people(summary: Summary, tuning: Mapping[str, Any] | None = None) -> tup
     columns = [
         Column("rule", "rule"),
         Column("n", "n", "count"),
-        Column("test_accuracy", "test acc", "fraction", best="max"),
+        Column(summary.metric, _title(summary.metric), "fraction", best="max"),
         Column("difference", f"− {baseline}", "difference"),
         Column("p_holm", "p", "number"),
         Column("epochs_to_target", f"epochs to {target}" if target else "epochs to target", "number"),
@@ -80,7 +80,7 @@ def for_programs(summaries: Sequence[Summary]) -> Table:
                     "rule": row.rule,
                     "baseline": summary.task.baseline,
                     **{key.replace(" ", "_"): value for key, value in chosen.items()},
-                    **figures(row),
+                    **figures(row, summary.metric),
                     "target_val_accuracy": summary.target,
                     **{status: row.statuses[status] for status in STATUSES},
                 }
@@ -97,9 +97,10 @@ def for_programs(summaries: Sequence[Summary]) -> Table:
 def across(summaries: Sequence[Summary]) -> Table:
     """Interquartile mean of the test accuracy over all tasks and runs, and how probably a rule improves."""
     baseline = summaries[0].task.baseline
+    titles = {_title(summary.metric) for summary in summaries}
     columns = (
         Column("rule", "rule"),
-        Column("iqm", "IQM test acc", "fraction", best="max"),
+        Column("iqm", f"IQM {titles.pop() if len(titles) == 1 else 'acc'}", "fraction", best="max"),
         Column("improvement", f"P(better than {baseline})", "number"),
     )
     rows = tuple(
@@ -113,6 +114,10 @@ def across(summaries: Sequence[Summary]) -> Table:
         f"P: a run of the rule beats one of {baseline} on the same task, mean over tasks, ties count half",
     )
     return Table(columns, rows, notes)
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ").replace("accuracy", "acc")
 
 
 def _cells(row: Row) -> tuple[Value, ...]:
@@ -188,9 +193,13 @@ def _notes(summary: Summary, tuning: Mapping[str, Any] | None) -> list[str]:
     task, rows = summary.task, summary.rows
     notes = []
     counts = [row.accuracy.n if row.accuracy else 0 for row in rows]
+    if not any(counts) and any(row.statuses["completed"] for row in rows):
+        notes.append("no completed run has a test or validation accuracy, so rules are not compared by one")
+    elif summary.metric != METRICS[0]:
+        notes.append("no run has a test accuracy: rules are compared by their validation accuracy")
     if max(counts) >= FEWEST:
         notes.append(f"± 95 % Student-t interval; − {task.baseline}: paired over the seeds both completed")
-    if min(counts) < FEWEST:
+    if any(counts) and min(counts) < FEWEST:
         notes.append(
             f"no interval and no p below {FEWEST} runs: these are too few to estimate how much runs vary"
         )

@@ -41,12 +41,12 @@ def styled(lines: Iterable[terminal.Line], console: Console) -> Segments:
     return Segments(Segment(text, style_of(style)) for line in lines for text, style in [*line, ("\n", "")])
 
 
-def writable(table: Table, encoding: str) -> Table:
-    """`table` in characters that `encoding` has: itself, or all of its text in ASCII."""
+def writable(table: Table, encoding: str | None) -> Table:
+    """`table` in characters that `encoding` has (None: all): itself, or all of its text in ASCII."""
     try:
         text = [table.shared, *table.notes, *(column.title for column in table.columns)]
         text += [cell for row in table.shown for cell in row]
-        (printable("".join(text)) + BLOCKS + GAP + "±−").encode(encoding)
+        (printable("".join(text)) + BLOCKS + GAP + "±−").encode(encoding or "utf-8")
     except UnicodeEncodeError:
         return Table(
             tuple(replace(column, title=_ascii(column.title)) for column in table.columns),

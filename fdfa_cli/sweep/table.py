@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections import Counter
@@ -59,6 +60,16 @@ def winner(standings: Sequence[Standing]) -> Standing | None:
     return first
 
 
+def tied(standings: Sequence[Standing]) -> list[Standing]:
+    """The configurations that are as good as the winner, the winner first; none: no tie."""
+    best = winner(standings)
+    if best is None or best.metric is None:
+        return []
+    whole = [s for s in standings if s.statuses["completed"] == len(s.configuration.trials)]
+    alike = [s for s in whole if s.metric is not None and math.isclose(s.metric.mean, best.metric.mean)]
+    return alike if len(alike) > 1 else []
+
+
 def table(plan: Plan, standings: Sequence[Standing]) -> Table:
     """One row a configuration; columns for the other ends of runs only where there are some."""
     keys = list(plan.sweep.parameters)
@@ -108,6 +119,7 @@ def stored(plan: Plan, store: Store, standings: Sequence[Standing]) -> dict[str,
         "metric": plan.sweep.metric,
         "direction": METRICS[plan.sweep.metric],
         "winner": best.configuration.number if best else None,
+        "tied": [s.configuration.number for s in tied(standings)],
         "configurations": [
             {
                 "number": s.configuration.number,
@@ -153,4 +165,9 @@ def _notes(plan: Plan, standings: Sequence[Standing]) -> list[str]:
         notes.append(f"no intervals: they need at least {FEWEST} seeds, and this sweep has {seeds}")
     else:
         notes.append("± half a 95 % Student-t interval over seeds")
+    if alike := tied(standings):
+        numbers = [f"#{s.configuration.number}" for s in alike]
+        listed = ", ".join(numbers[:-1]) + f" and {numbers[-1]}"
+        metric = plan.sweep.metric.replace("_", " ")
+        notes.append(f"{listed} tie for the best {metric}; {numbers[0]}, the first of them, is the winner")
     return notes
