@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy
     import torch
     import torch.nn.functional as F
+    import torchvision
     from torch.optim import adam, rmsprop, sgd
 else:
 
@@ -53,9 +54,10 @@ else:
 
     torch = _LazyModule("torch")
     F = _LazyModule("torch.nn.functional")
+    torchvision = _LazyModule("torchvision")
     numpy = _LazyModule("numpy")
     adam = _LazyModule("torch.optim.adam")
     rmsprop = _LazyModule("torch.optim.rmsprop")
     sgd = _LazyModule("torch.optim.sgd")
 
-__all__ = ["F", "adam", "numpy", "rmsprop", "sgd", "torch"]
+__all__ = ["F", "adam", "numpy", "rmsprop", "sgd", "torch", "torchvision"]

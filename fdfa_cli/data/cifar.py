@@ -10,12 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fdfa_cli.data.base import Amount, Counts, Subset
-from fdfa_cli.data.download import Archive
 from fdfa_cli.data.images import DownloadedImages
-from fdfa_cli.lazy import torch
+from fdfa_cli.lazy import torch, torchvision
 from fdfa_cli.registry import DATA
-
-SOURCE = "https://www.cs.toronto.edu/~kriz/"
 
 
 class CifarImages(DownloadedImages):
@@ -70,11 +67,13 @@ class Cifar10(CifarImages):
         "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
         "test_batch": "40351d587109b95175f43aff81a1287e",
     }
-    archives: ClassVar[tuple[Archive, ...]] = (
-        Archive((f"{SOURCE}cifar-10-python.tar.gz",), "c58f30108f718f92721af3b95e74349a"),
-    )
     mean: ClassVar[tuple[float, ...]] = (0.4914, 0.4822, 0.4465)
     std: ClassVar[tuple[float, ...]] = (0.2470, 0.2435, 0.2616)
+
+    @classmethod
+    def download(cls, root: Path) -> None:
+        """See `DownloadedImages.download`."""
+        torchvision.datasets.CIFAR10(root, download=True)
 
     def classes(self) -> int:
         """Ten."""
@@ -97,11 +96,13 @@ class Cifar100(CifarImages):
         "train": "16019d7e3df5f24257cddd939b257f8d",
         "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
     }
-    archives: ClassVar[tuple[Archive, ...]] = (
-        Archive((f"{SOURCE}cifar-100-python.tar.gz",), "eb9058c3a382ffc7106e4002c42a8d85"),
-    )
     mean: ClassVar[tuple[float, ...]] = (0.5071, 0.4865, 0.4409)
     std: ClassVar[tuple[float, ...]] = (0.2673, 0.2564, 0.2762)
+
+    @classmethod
+    def download(cls, root: Path) -> None:
+        """See `DownloadedImages.download`."""
+        torchvision.datasets.CIFAR100(root, download=True)
 
     def classes(self) -> int:
         """A hundred."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from abc import abstractmethod
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from fdfa_cli.data.base import Data, Samples, Status
-from fdfa_cli.data.download import Archive, unpack
 from fdfa_cli.data.files import is_file, staging, unreadable, writing
 from fdfa_cli.data.root import not_found
 from fdfa_cli.data.transform import Augmentation, Crop, Flip, ResizedCrop, Transform
@@ -100,10 +102,9 @@ class ImageData(Data):
 class DownloadedImages(ImageData):
     """A published set of images, its files known by their checksums."""
 
-    #: The folder under the data root, the MD5 of every file in it that is read, and what they are packed in.
+    #: The folder under the data root, and the MD5 of every file in it that is read.
     folder: ClassVar[str]
     checksums: ClassVar[dict[str, str]]
-    archives: ClassVar[tuple[Archive, ...]] = ()
 
     def files(self, root: Path) -> dict[str, Path]:
         """See `Data.files`."""
@@ -114,12 +115,9 @@ class DownloadedImages(ImageData):
         return found
 
     @classmethod
+    @abstractmethod
     def download(cls, root: Path) -> None:
-        """Download the set and unpack it into `root`; raises OSError or RuntimeError."""
-        for archive in cls.archives:
-            packed = archive.fetch(root)
-            unpack(packed, [f"{cls.folder}/{file}" for file in cls.checksums], root)
-            packed.unlink()
+        """Let torchvision download the set and unpack it into `root`; raises OSError or RuntimeError."""
 
     @classmethod
     def open(cls, root: Path, file: str) -> memoryview:
@@ -167,10 +165,12 @@ class DownloadedImages(ImageData):
             return
         with staging(root, f".fetch-{cls.set_name()}-") as folder:
             try:
-                cls.download(folder)
+                with redirect_stdout(sys.stderr):  # where torchvision tells how it goes
+                    cls.download(folder)
             except (OSError, RuntimeError) as error:
+                reason = " ".join(str(error).split())
                 raise FdfaError(
-                    f"downloading {cls.set_name()} failed, nothing was stored: {error}"
+                    f"downloading {cls.set_name()} failed, nothing was stored: {reason}"
                 ) from error
             for file in cls.checksums:
                 cls.open(folder, file)

@@ -8,9 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fdfa_cli.data.base import Amount, Counts, Subset
-from fdfa_cli.data.download import Archive
 from fdfa_cli.data.images import DownloadedImages
-from fdfa_cli.lazy import torch
+from fdfa_cli.lazy import torch, torchvision
 from fdfa_cli.registry import DATA
 
 
@@ -42,13 +41,6 @@ class IdxImages(DownloadedImages):
         return Subset.whole(images.view(-1, 1, 28, 28), labels.long())
 
 
-def _archives(mirrors: tuple[str, ...], checksums: dict[str, str]) -> tuple[Archive, ...]:
-    """The four packed files at any of `mirrors`, by their MD5 `checksums`."""
-    return tuple(
-        Archive(tuple(f"{mirror}{file}.gz" for mirror in mirrors), md5) for file, md5 in checksums.items()
-    )
-
-
 @DATA.register
 class Mnist(IdxImages):
     """MNIST handwritten digits, 28×28 grey, 10 classes, 60 000 + 10 000.
@@ -65,20 +57,13 @@ class Mnist(IdxImages):
         "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
-    archives: ClassVar[tuple[Archive, ...]] = _archives(
-        (
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "http://yann.lecun.com/exdb/mnist/",
-        ),
-        {
-            "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-            "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-            "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
-        },
-    )
     mean: ClassVar[tuple[float, ...]] = (0.1307,)
     std: ClassVar[tuple[float, ...]] = (0.3081,)
+
+    @classmethod
+    def download(cls, root: Path) -> None:
+        """See `DownloadedImages.download`."""
+        torchvision.datasets.MNIST(root, download=True)
 
 
 @DATA.register
@@ -97,14 +82,10 @@ class FashionMnist(IdxImages):
         "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
         "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     }
-    archives: ClassVar[tuple[Archive, ...]] = _archives(
-        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-        {
-            "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-            "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-            "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-        },
-    )
     mean: ClassVar[tuple[float, ...]] = (0.2860,)
     std: ClassVar[tuple[float, ...]] = (0.3530,)
+
+    @classmethod
+    def download(cls, root: Path) -> None:
+        """See `DownloadedImages.download`."""
+        torchvision.datasets.FashionMNIST(root, download=True)
