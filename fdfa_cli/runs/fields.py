@@ -28,6 +28,10 @@ MOST_EPOCHS = 2**53
 MOST_NAMES = 1000
 #: Characters of a name, of a text in a table, and of an error message.
 LONGEST_NAME, LONGEST_TEXT, LONGEST_ERROR = 200, 10_000, 100_000
+#: What tables call other things than numbers, under which no number would be found.
+RESERVED = frozenset(
+    ("run", "status", "data", "network", "rule", "seed", "identity", "device", "created", "error", "path")
+)
 #: Objects and lists inside one another.
 DEEPEST = 8
 
@@ -198,6 +202,8 @@ _RANGES = {
 def _range(name: str) -> tuple[float, float]:
     """The least and the most that a number called `name` can be."""
     check_name(name)
+    if name in RESERVED:
+        raise ValueError(f"{name} is no name of a number")
     return next((r for end, r in _RANGES.items() if name.endswith(end)), (-math.inf, math.inf))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, get_args
 from fdfa_cli.runs.fields import (
     LONGEST_ERROR,
     MOST_NAMES,
+    RESERVED,
     check_created,
     check_name,
     check_plain,
@@ -56,8 +57,8 @@ class Record:
         check_created(self.created)
         if not isinstance(self.facts, dict) or not isinstance(self.summary, dict):
             raise ValueError("facts and summary must be objects")
-        _check_facts(self.facts)
         check_summary(self.summary)
+        _check_facts(self.facts, self.summary)
         check_provenance(self.provenance)
 
     def dump(self) -> bytes:
@@ -86,7 +87,7 @@ class Record:
 _KEYS = frozenset(field.name for field in fields(Record))
 
 
-def _check_facts(facts: dict[str, Any]) -> None:
+def _check_facts(facts: dict[str, Any], summary: dict[str, float | None]) -> None:
     if len(facts) > MOST_NAMES:
         raise ValueError(f"facts has more than {MOST_NAMES} entries")
     for name, kind in FACTS.items():
@@ -98,6 +99,8 @@ def _check_facts(facts: dict[str, Any]) -> None:
     if len(facts) > len(FACTS):
         for name, value in facts.items():
             check_name(name, "facts.")
+            if name in summary or (name in RESERVED and name not in FACTS):
+                raise ValueError(f"facts.{name} is the name of something else")
             check_plain(value, f"facts.{name}")
 
 

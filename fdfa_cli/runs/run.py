@@ -144,12 +144,18 @@ class Run:
         if not held:
             log.close()
             raise UsageError(f"{path}: another process is writing this run; wait for it or stop it first")
-        run = cls.open(path)  # again: whoever had it may have finished in between
-        status: Status = "interrupted" if run.status == "running" else run.status  # the lock is ours
-        entries = [*run.record.provenance, provenance(command, environment or {})]
-        run.record, run._log = replace(run.record, status=status, provenance=entries), log
-        remove_drafts(path)
-        log.truncate(sum(size for _, size in _lines(path)))
+        try:
+            run = cls.open(path)  # again: whoever had it may have finished in between
+            status: Status = "interrupted" if run.status == "running" else run.status  # the lock is ours
+            entries = [*run.record.provenance, provenance(command, environment or {})]
+            run.record, run._log = replace(run.record, status=status, provenance=entries), log
+            log.truncate(sum(size for _, size in _lines(path)))
+            remove_drafts(path)
+        except BaseException as error:
+            log.close()
+            if isinstance(error, OSError):
+                raise UsageError(f"{path}: cannot be written to: {error.strerror}") from error
+            raise
         return run
 
     @property

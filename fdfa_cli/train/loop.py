@@ -171,7 +171,9 @@ def conclude(team: Team, courses: Sequence[Course], test: Subset) -> None:
                     **score,
                     "peak_memory_bytes": peak,
                     # The median: the first epoch of a process is slower than those that follow.
-                    "median_epoch_seconds": statistics.median(row["train_seconds"] for row in history),
+                    "median_epoch_seconds": statistics.median(
+                        row.get("train_seconds") or 0.0 for row in history
+                    ),
                 }
 
 
