@@ -27,7 +27,8 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run, scan
 from fdfa_cli.runs.run import remove_abandoned
-from fdfa_cli.sweep.store import ANNOUNCEMENT, Announcement, Store
+from fdfa_cli.sweep.announcement import ANNOUNCEMENT, Announcement
+from fdfa_cli.sweep.store import Store
 from fdfa_cli.train import checkpoint
 from fdfa_cli.train.launch import facts
 from fdfa_cli.train.loop import fit
