@@ -17,6 +17,7 @@ import fdfa_cli
 from fdfa_cli import __version__
 from fdfa_cli.commands.compare import compare
 from fdfa_cli.commands.data import data_app
+from fdfa_cli.commands.options import OfRecipes
 from fdfa_cli.commands.recipe import recipe_app
 from fdfa_cli.commands.report import report
 from fdfa_cli.commands.rules import rules
@@ -33,9 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train)
-app.command()(sweep)
-app.command()(compare)
+app.command(cls=OfRecipes)(train)
+app.command(cls=OfRecipes)(sweep)
+app.command(cls=OfRecipes)(compare)
 app.command()(report)
 app.command()(rules)
 app.add_typer(recipe_app, name="recipe")
@@ -52,7 +53,7 @@ def _version(asked: bool) -> None:
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and what torch lacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Train deep networks without backpropagating errors, and compare the rules that do."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fdfa_cli.commands.report import Format
-from fdfa_cli.commands.sweep import AddressOption, DryRunOption, FailFastOption, JobsOption, RetryOption
+from fdfa_cli.commands.sweep import (
+    AddressOption,
+    DryRunOption,
+    FailFastOption,
+    JobsOption,
+    RetryOption,
+    say_failed,
+)
 from fdfa_cli.commands.train import PluginOption
 from fdfa_cli.sweep.names import EngineName
 
@@ -67,7 +75,7 @@ def compare(
     Several recipes are several tasks: a table each, and one across them. The last line on stdout is the
     folder of the last task. Exit code 1 when any run failed or diverged.
     """
-    from fdfa_cli.compare.run import failures, train
+    from fdfa_cli.compare.run import ends, train
     from fdfa_cli.compare.run import tune as tune_rules
     from fdfa_cli.compare.summary import as_json, summarise
     from fdfa_cli.errors import UsageError
@@ -92,7 +100,7 @@ def compare(
     chooser = engines.Choice(engine, jobs, plugin or [], address)
     folders = [folder_of(task.base, Path(task.name).stem, "compare", results) for task in tasks]
     summaries: list[tuple[Summary, dict[str, Any] | None]] = []
-    bad = 0
+    ended: Counter[str] = Counter()
     for task, folder in zip(tasks, folders, strict=True):
         tuning = None
         with open_store(folder, retry_failed) as store:
@@ -103,7 +111,7 @@ def compare(
                 task, tuning = found.task, found.as_json()
             train(task, runner)
             summary = summarise(task, store, target)
-            bad += failures(task, store)
+            ended += ends(task, store)
             atomic_write(folder / "compare.json", dump_json(as_json(summary, tuning), 2) + b"\n")
             for error in store.damaged:
                 typer.echo(f"cannot be read, so trained again: {error}", err=True)
@@ -111,7 +119,8 @@ def compare(
     _show(summaries, format)
     for folder in folders:
         typer.echo(folder, err=format is not Format.table)
-    if bad:
+    say_failed(ended["failed"])
+    if ended["failed"] or ended["diverged"]:
         raise typer.Exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 #: Wider than any line: rich wraps at the width it is told.
 UNLIMITED = 10_000
@@ -14,8 +15,9 @@ def print_listing(titles: Sequence[str], rows: Iterable[Sequence[str]], right: S
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold", justify="right" if title in right else "left")
+    for i, title in enumerate(titles):
+        side: Literal["left", "right"] = "right" if title in right else "left"
+        table.add_column(title, overflow="fold", justify=side, no_wrap=i == 0)  # the first is a name
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False, highlight=False)

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from fdfa_cli.commands.listing import print_listing
+from fdfa_cli.commands.options import OfRecipes
 from fdfa_cli.commands.train import OverridesArgument, PluginOption
 
 recipe_app = typer.Typer(help="Check, show, list and copy recipes.", no_args_is_help=True)
 
 
-@recipe_app.command()
+@recipe_app.command(cls=OfRecipes)
 def check(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE... [KEY=VALUE]...", help="Recipes, and overrides for all.")
@@ -41,7 +43,7 @@ def check(
         raise typer.Exit(2)
 
 
-@recipe_app.command()
+@recipe_app.command(cls=OfRecipes)
 def show(
     file: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
     overrides: OverridesArgument = None,
@@ -79,10 +81,7 @@ def list_recipes() -> None:
     """List the recipes that come with the program."""
     from fdfa_cli.recipe.library import shipped, summary
 
-    recipes = shipped()
-    width = max(map(len, recipes), default=0)
-    for name, file in recipes.items():
-        print(f"{name:<{width}}  {summary(file)}")
+    print_listing(("recipe", "what it is"), ([name, summary(file)] for name, file in shipped().items()))
 
 
 @recipe_app.command()

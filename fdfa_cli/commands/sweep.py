@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,10 +90,18 @@ def sweep(
         for error in store.damaged:
             typer.echo(f"cannot be read, so trained again: {error}", err=True)
         plan = run(plan, Runner(store, chooser, fail_fast, quiet))
-        bad = _finish(plan, store, recipe, given)
+        ends = _finish(plan, store, recipe, given, plugin or [])
+    say_failed(ends["failed"])
     typer.echo(folder)
-    if bad:
+    if ends["failed"] or ends["diverged"]:
         raise typer.Exit(1)
+
+
+def say_failed(count: int) -> None:
+    """Say on stderr that `count` trials failed, which the same command leaves out."""
+    if count:
+        trials = "1 trial failed, and is" if count == 1 else f"{count} trials failed, and are"
+        typer.echo(f"{trials} not trained again without --retry-failed", err=True)
 
 
 def _print_trials(plan: Plan, store: Store) -> None:
@@ -115,8 +124,8 @@ def _print_trials(plan: Plan, store: Store) -> None:
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows), tuple(notes)))
 
 
-def _finish(plan: Plan, store: Store, recipe: str, given: list[str]) -> int:
-    """Print and store what was found; returns how many trials failed or diverged."""
+def _finish(plan: Plan, store: Store, recipe: str, given: list[str], plugins: list[Path]) -> Counter[str]:
+    """Print and store what was found; returns how many trials ended how."""
     from fdfa_cli.recipe.write import dump
     from fdfa_cli.report.console import show
     from fdfa_cli.runs import atomic_write
@@ -135,5 +144,5 @@ def _finish(plan: Plan, store: Store, recipe: str, given: list[str]) -> int:
         score = table.test_accuracy(best, store)
         told = "no test set" if score is None else f"test accuracy {score} (n={score.n})"
         typer.echo(f"\nwinner: #{best.configuration.number}, {told}")
-        typer.echo(table.command(recipe, best.configuration.overrides, given))
-    return sum(s.statuses["failed"] + s.statuses["diverged"] for s in standings)
+        typer.echo(table.command(recipe, best.configuration.overrides, given, plugins))
+    return sum((s.statuses for s in standings), Counter[str]())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,10 +64,10 @@ def train(task: Task, runner: Runner) -> None:
     _train(task.trials, names, runner, About("compare", baseline=task.baseline))
 
 
-def failures(task: Task, store: Store) -> int:
-    """How many runs of the comparison failed or diverged."""
+def ends(task: Task, store: Store) -> Counter[str]:
+    """How many runs of the comparison ended how."""
     results = [store.get(trial) for trial in task.trials]
-    return sum(result is not None and result.status in ("failed", "diverged") for result in results)
+    return Counter(result.status for result in results if result is not None)
 
 
 def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:

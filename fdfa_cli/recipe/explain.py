@@ -211,6 +211,20 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f", did you mean {meant!r}?" if meant else did_you_mean(name, known)
 
 
+def option_called(name: str) -> str | None:
+    """The section or the option that people may call `name`: ``learning-rate`` is ``optimizer.lr``."""
+    names = dict.fromkeys([name.replace("-", "_"), *_synonyms(name)])
+    for ours in names:
+        if ours in Recipe.model_fields:
+            return ours
+        for section, field in Recipe.model_fields.items():
+            registry, model = registry_of(field), model_of(field, {})
+            models = registry.models().values() if registry else [model] if model else []
+            if any(ours in model.model_fields for model in models) and ours != "name":
+                return f"{section}.{ours}"
+    return None
+
+
 def _unknown_key(path: KeyPath, tree: dict[str, Any]) -> str:
     *above, key = path
     if not above:

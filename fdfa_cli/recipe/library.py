@@ -73,8 +73,10 @@ def copy(name: str, destination: Path, *, force: bool = False) -> Path:
         content = read_regular(source, MAX_BYTES)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
-    target = destination / source.name if destination.is_dir() else destination
+    target = destination
     try:
+        if destination.is_dir():
+            target = destination / source.name
         with target.open("wb" if force else "xb") as stream:
             stream.write(content)
     except FileExistsError as error:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from fdfa_cli.door import open_to_append, read_regular
 from fdfa_cli.errors import UsageError
 from fdfa_cli.runs.fields import MAX_METRICS
-from fdfa_cli.runs.files import atomic_write, foreign_folder
+from fdfa_cli.runs.files import append_whole, atomic_write, foreign_folder, room
 from fdfa_cli.runs.run import Run
 
 #: What run.json says of the end and the rows of epochs do not.
@@ -37,19 +37,21 @@ class Scalar(NamedTuple):
 def export(run: Run, folder: Path) -> None:
     """Bring ``folder/RUN`` up to what is stored of `run`.
 
-    Raises `UsageError` where the folder cannot be written to, `RunDamaged` where the metrics cannot be read.
+    Raises `UsageError` where the folder cannot be written to, `DiskFull` where it has no room, `RunDamaged`
+    where the metrics cannot be read.
     """
     content = _encode(run)
     created = int(datetime.fromisoformat(run.record.created).timestamp())
     file = folder / run.name / f"events.out.tfevents.{created}.fdfa"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with room(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         before = read_regular(file, MAX_METRICS) if file.exists() else None
         if before is None or not content.startswith(before):  # resumed from before its last epochs
             atomic_write(file, content)
         elif len(content) > len(before):
             with open_to_append(file) as stream:
-                stream.write(content[len(before) :])
+                append_whole(file, stream, content[len(before) :])
     except OSError as error:
         raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
 

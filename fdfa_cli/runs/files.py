@@ -15,12 +15,26 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fdfa_cli.door import open_regular, read_regular
+from fdfa_cli.errors import DiskFull
 
 #: What is no run in a folder with a file of this name is meant to be there.
 FOREIGN = ".foreign"
 #: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them), or none
 #: for folders.
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
+#: What is said where a disk or a quota has no room left, and where a file may not grow (`ulimit -f`).
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Raises `DiskFull` where there turns out to be no room left for what is written to `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"{path}: {error.strerror}") from error
+        raise
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -28,22 +42,39 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
 
     Readers see the old file or the new one, whole, and so does whoever comes after a crash or a power
     cut: written to a hidden file of the same folder, fsynced, renamed, and the folder fsynced. When
-    writing fails, the old file stays and the hidden one goes.
+    writing fails, the old file stays and the hidden one goes; raises `DiskFull` where there is no room.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with room(path):
+        try:
+            with draft.open("xb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def append_whole(path: Path, file: BinaryIO, content: bytes) -> None:
+    """Add `content` to `file`, open at `path`: all of it, or nothing where that fails.
+
+    Raises `DiskFull` where there is no room.
+    """
+    size = os.fstat(file.fileno()).st_size
+    left = memoryview(content)
     try:
-        with draft.open("xb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        with room(path):
+            while left:
+                left = left[os.write(file.fileno(), left) :]
     except BaseException:
-        draft.unlink(missing_ok=True)
+        os.ftruncate(file.fileno(), size)
         raise
-    sync_folder(path.parent)
 
 
 def foreign_folder(folder: Path) -> None:
@@ -51,9 +82,10 @@ def foreign_folder(folder: Path) -> None:
 
     One that is there already, and not empty, stays as it is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
-        (folder / FOREIGN).touch()
+    with room(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            (folder / FOREIGN).touch()
 
 
 def remove_drafts(folder: Path) -> None:

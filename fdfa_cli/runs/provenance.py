@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import getpass
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli import __version__
+
+#: What stands for someone's home and name in a stored command, for a shell to expand.
+_EXPANDED = re.compile(r"\$(?=(?:HOME|USER)\b)")
 
 
 def provenance(command: Sequence[str], environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +72,21 @@ def anonymous(text: str) -> str:
     with suppress(KeyError, OSError, ImportError):
         text = re.sub(rf"(?<=/){re.escape(getpass.getuser())}(?![\w.-])", "$USER", text)
     return text
+
+
+def plugins_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The files that were given as ``--plugin`` to the command that created a run, of its provenance."""
+    words = list(map(str, (entries[0].get("command") or []) if entries else []))
+    following = [after for word, after in itertools.pairwise(words) if word == "--plugin"]
+    return following + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+
+
+def quote(word: str) -> str:
+    """A stored `word` for a shell, which still expands ``$HOME`` and ``$USER`` in it."""
+    if not _EXPANDED.search(word):
+        return shlex.quote(word)
+    parts = _EXPANDED.split(word)
+    return '"' + "$".join(re.sub(r'([\\"`$])', r"\\\1", part) for part in parts) + '"'
 
 
 def _git(folder: Path, *arguments: str) -> str:

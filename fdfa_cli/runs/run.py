@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from fdfa_cli.door import open_to_append, read_regular
-from fdfa_cli.errors import Diverged, Interrupted, RunDamaged, UsageError, did_you_mean
+from fdfa_cli.errors import DiskFull, Diverged, Interrupted, RunDamaged, UsageError, did_you_mean
 from fdfa_cli.runs.fields import LARGEST, LONGEST_TEXT, MAX_METRICS, MAX_RECIPE, MAX_RECORD, check_row
 from fdfa_cli.runs.files import (
     alone,
+    append_whole,
     atomic_write,
     dump_json,
     finite,
@@ -26,6 +27,7 @@ from fdfa_cli.runs.files import (
     lock,
     locked,
     remove_drafts,
+    room,
     shared,
     sync_folder,
 )
@@ -69,7 +71,8 @@ class Run:
 
         `facts`: data, network, rule, seed, identity (the hash of the resolved recipe) and any others;
         `command`: the command line; `environment`: device, threads. Runs that start in one second with
-        one recipe get numbered names. Raises `UsageError` where `results` cannot be written to.
+        one recipe get numbered names. Raises `UsageError` where `results` cannot be written to, and
+        `DiskFull` where it has no room; then there is no folder.
         """
         now = clock().astimezone(UTC)
         record = Record(
@@ -82,17 +85,19 @@ class Run:
         parts = [facts["data"], facts["network"], facts["rule"], facts["identity"][:8]]
         name = f"{now:%Y%m%dT%H%M%SZ}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", "-".join(parts))
         try:
-            results.mkdir(parents=True, exist_ok=True)
-            with shared(results):  # until the folder has its name nobody takes it for abandoned
+            with room(results):
+                results.mkdir(parents=True, exist_ok=True)
+            with room(results), shared(results):  # until it has its name nobody takes it for abandoned
                 path = _reserve(results, name)
                 draft = results / f".{path.name}.new"
-                draft.mkdir()
-                log = open_to_append(draft / "metrics.jsonl")
-                lock(log)
-                atomic_write(draft / "recipe.yaml", recipe_yaml.encode())
-                atomic_write(draft / "run.json", record.dump())
-                draft.rename(path)  # the empty folder that `_reserve` made gives way
-                sync_folder(results)
+                with _all_or_nothing(path, draft):
+                    draft.mkdir()
+                    log = open_to_append(draft / "metrics.jsonl")
+                    lock(log)
+                    atomic_write(draft / "recipe.yaml", recipe_yaml.encode())
+                    atomic_write(draft / "run.json", record.dump())
+                    draft.rename(path)  # the empty folder that `_reserve` made gives way
+                    sync_folder(results)
         except OSError as error:
             raise UsageError(f"cannot create a run in {results}: {error.strerror}") from error
         return cls(path, record, log)
@@ -191,15 +196,14 @@ class Run:
         return list(iter_metrics(self.path))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add the `row` of an epoch (its key ``epoch``), flushed; what is not finite is stored as null.
+        """Add the `row` of an epoch (its key ``epoch``) at once; what is not finite is stored as null.
 
-        Raises `ValueError` where the row is none that could be read back.
+        Raises `ValueError` where the row is none that could be read back, and `DiskFull`, with nothing
+        added, where there is no room.
         """
         row = finite(row, LARGEST)
         check_row(row, 0)
-        log = self._writable()
-        log.write(dump_json(row) + b"\n")
-        log.flush()
+        append_whole(self.path / "metrics.jsonl", self._writable(), dump_json(row) + b"\n")
 
     def cut(self, epochs: int) -> None:
         """Keep only the rows of the first `epochs` epochs, those a checkpoint has seen; one truncation.
@@ -243,7 +247,8 @@ class Run:
     ) -> None:
         try:
             if error is not None and self.status == "running":
-                self.update(_outcome(error), str(error) or type(error).__name__)
+                with suppress(DiskFull):  # a run without a writer reads as interrupted
+                    self.update(_outcome(error), str(error) or type(error).__name__)
         finally:
             self.close()
 
@@ -297,6 +302,17 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+@contextmanager
+def _all_or_nothing(*folders: Path) -> Iterator[None]:
+    """Removes `folders` where an exception ends it."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _reserve(results: Path, name: str) -> Path:
     """An empty folder of `results` that is nobody else's: `mkdir` fails where there is one already."""
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -330,5 +346,5 @@ def remove_abandoned(results: Path) -> None:
 def _outcome(error: BaseException) -> Status:
     if isinstance(error, Diverged):
         return "diverged"
-    stopped = Interrupted | KeyboardInterrupt | SystemExit
+    stopped = Interrupted | KeyboardInterrupt | SystemExit | DiskFull  # none has to do with the training
     return "interrupted" if isinstance(error, stopped) else "failed"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fdfa_cli.compare import stats
-from fdfa_cli.errors import FdfaError, Interrupted
+from fdfa_cli.errors import DiskFull, FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.sweep.announcement import About
@@ -44,7 +44,7 @@ class Runner:
         """Bring every trial to its end, or to epoch `until`; what is there already is not trained again.
 
         `ended` is told of each and says in words how good it is.
-        Raises `Interrupted`, and `FdfaError` at the first failure where that was asked for.
+        Raises `Interrupted`, `DiskFull`, and `FdfaError` at the first failure where that was asked for.
         """
         jobs = self.store.jobs(trials, until)
         if not jobs:
@@ -59,6 +59,8 @@ class Runner:
                     stats.prefetch()  # the first end is often near the last
                 trial = by_identity[outcome.job.identity]
                 result = self.store.note(outcome)
+                if outcome.status == "interrupted" and outcome.error:
+                    raise DiskFull(outcome.error)
                 if outcome.status != "interrupted":
                     view.tally.counts[outcome.status] += 1
                 view.outcome(trial, outcome, ended(trial, result))
@@ -184,6 +186,9 @@ def _hint() -> Iterator[None]:
         yield
     except Interrupted as error:
         raise Interrupted(f"{error}; what is done is stored: the same command goes on") from error
+    except DiskFull as error:
+        message = "what is done is stored: once there is room, the same command goes on"
+        raise DiskFull(f"{error}; {message}") from error
 
 
 def _status(store: Store, trial: Trial) -> str | None:

@@ -16,7 +16,7 @@ from fdfa_cli.recipe.load import load
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.runs import Run, Status, by_identity, iter_metrics, scan
-from fdfa_cli.runs.files import lock
+from fdfa_cli.runs.files import lock, room
 from fdfa_cli.runs.run import NAME, remove_abandoned
 from fdfa_cli.sweep.announcement import About, Announcement
 from fdfa_cli.sweep.engines import Job, Outcome
@@ -159,11 +159,12 @@ def open_store(folder: Path, retry_failed: bool = False) -> Iterator[Store]:
     """The store in `folder`, held against other processes that would train the same trials into it.
 
     Waits for workers whose driver was killed to let go of their runs. Raises `UsageError` where another
-    process is at work, or where the folder cannot be written to.
+    process is at work, or where the folder cannot be written to, and `DiskFull` where it has no room.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open_to_append(folder / ".lock")
+        with room(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open_to_append(folder / ".lock")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
     with file:

@@ -9,6 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fdfa_cli.compare.stats import FEWEST, Mean, mean
@@ -94,11 +95,14 @@ def table(plan: Plan, standings: Sequence[Standing]) -> Table:
     return Table(columns, tuple(rows), tuple(_notes(plan, standings)))
 
 
-def command(recipe: str, overrides: Mapping[str, Any], given: Sequence[str] = ()) -> str:
+def command(
+    recipe: str, overrides: Mapping[str, Any], given: Sequence[str] = (), plugins: Sequence[Path] = ()
+) -> str:
     """The `fdfa train` that trains `recipe` under `given` and `overrides`, to paste into a shell."""
     values = [f"{key}={plain(value)}" for key, value in overrides.items()]
     single = [text for text in given if re.split("[.=]", text)[0].strip() not in MANY]
-    return shlex.join(["fdfa", "train", recipe, *single, *values])
+    options = [part for file in plugins for part in ("--plugin", str(file))]
+    return shlex.join(["fdfa", "train", recipe, *single, *values, *options])
 
 
 def plain(value: Any) -> str:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import Interrupted, OutputLost, ReaderGone, RunDamaged
-from fdfa_cli.recipe.load import load
+from fdfa_cli.errors import DiskFull, Interrupted, OutputLost, ReaderGone, RunDamaged, UsageError
+from fdfa_cli.recipe.load import Document, load
+from fdfa_cli.recipe.outline import by_name, registry_of
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import Resolved, read, resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.runs import Run, events
 from fdfa_cli.runs.fields import shown
-from fdfa_cli.runs.run import remove_abandoned
+from fdfa_cli.runs.provenance import plugins_of, quote
+from fdfa_cli.runs.run import FILES, is_folder, remove_abandoned
 from fdfa_cli.signals import Stop, stopping
 from fdfa_cli.train.device import name, prepare
 from fdfa_cli.train.loop import fit
@@ -62,16 +64,20 @@ def resume(
 ) -> None:
     """Continue the run at `path` from its last checkpoint, and print `path`; a completed one stays as it is.
 
-    `overrides` may only change where and how fast it computes (device, threads). Raises `RunDamaged` where
-    the stored recipe is not the one that was started. For the rest see `start`.
+    `overrides` may only change where and how fast it computes (device, threads). Raises `UsageError` where
+    `path` is no run, or one by a plugin that is not loaded, and `RunDamaged` where the stored recipe is not
+    the one that was started. For the rest see `start`.
     """
+    _require_run(path)
     stored = Run.open(path)
-    recipe = resolve(apply(load(path / "recipe.yaml"), overrides)).recipe
+    document = apply(load(path / "recipe.yaml"), overrides)
+    _require_plugins(stored, document)
+    recipe = resolve(document).recipe
     if stored.status == "completed":
         print(f"{path}: completed already, nothing to resume", file=sys.stderr)
         _print_folder(path)
         return
-    _check_same(stored, recipe)
+    _check_same(stored, recipe, again)
     recipe = _on_threads_of(stored, recipe)
     run = Run.resume(path, sys.argv, environment_of(recipe))
     with _told(path, again), run:
@@ -79,12 +85,35 @@ def resume(
         _train(recipe, run, quiet, True, tensorboard)
 
 
-def _check_same(stored: Run, recipe: Recipe) -> None:
+def _require_run(path: Path) -> None:
+    """Raise `UsageError` where `path` is a folder with nothing of a run in it."""
+    if not is_folder(path) or any((path / name).exists() for name in FILES):
+        return
+    inside = sorted(file.parent for file in path.glob("*/run.json"))
+    hint = f"; the last of the runs in it is {inside[-1]}" if inside else ""
+    raise UsageError(f"{path}: not the folder of a run{hint}")
+
+
+def _require_plugins(stored: Run, document: Document) -> None:
+    """Raise `UsageError` where the recipe of a run names what its plugin registers, which is not loaded."""
+    plugins = plugins_of(stored.record.provenance)
+    for section, field in Recipe.model_fields.items():
+        registry, chosen = registry_of(field), by_name(field, document.tree.get(section))
+        name = chosen.get("name") if isinstance(chosen, dict) else None
+        if plugins and registry is not None and isinstance(name, str) and name not in registry:
+            options = " ".join(f"--plugin {quote(plugin)}" for plugin in plugins)
+            raise UsageError(
+                f"{stored.path}: {registry.kind} {name!r} is not registered; the run was started with "
+                f"{options}: give that again"
+            )
+
+
+def _check_same(stored: Run, recipe: Recipe, options: Sequence[str]) -> None:
     """Raise `RunDamaged` where `recipe` computes something else than what `stored` was started with."""
     started, now = stored.record.facts["identity"], identity(recipe)
     if now != started:
         file = stored.path / "recipe.yaml"
-        again = shlex.join(["fdfa", "train", str(file)])
+        again = shlex.join(["fdfa", "train", str(file), *options])
         raise RunDamaged(
             f"{file}: the recipe is not the one that was started: its identity is {now}, and run.json says "
             f"{shown(started)}; undo the change, or train it as a new run: {again}"
@@ -129,9 +158,10 @@ def _told(path: Path, again: Sequence[str]) -> Iterator[None]:
     """Prints the folder of a run however it ends, and tells how to go on with one that was interrupted."""
     try:
         yield
-    except Interrupted as error:
+    except (Interrupted, DiskFull) as error:
+        when = "to go on" if isinstance(error, Interrupted) else "to go on, once there is room"
         command = shlex.join(["fdfa", "train", "--resume", str(path), *again])
-        raise Interrupted(f"{error}; to go on: {command}") from error
+        raise type(error)(f"{error}; {when}: {command}") from error
     finally:
         _print_folder(path)
 
@@ -167,11 +197,25 @@ def _asked(stop: Stop, quiet: bool) -> bool:
 
 @contextmanager
 def _exporting(run: Run, folder: Path | None) -> Iterator[Callable[[], None]]:
-    """Gives what brings `folder` up to what is stored of `run`; done once more, however the run ends."""
+    """Gives what brings `folder` up to what is stored of `run`; done once more, however the run ends.
+
+    The training does not end for a folder that cannot be written to: that is said once.
+    """
     if folder is None:
         yield lambda: None
         return
-    export = partial(events.export, run, folder)
+    said = False
+
+    def export() -> None:
+        nonlocal said
+        try:
+            events.export(run, folder)
+        except (UsageError, DiskFull) as error:
+            if not said:
+                command = shlex.join(["fdfa", "report", str(run.path), "--tensorboard", str(folder)])
+                print(f"{error}; the training goes on, and later: {command}", file=sys.stderr)
+            said = True
+
     export()
     try:
         yield export

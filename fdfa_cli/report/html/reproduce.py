@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html.grid import Block
 from fdfa_cli.runs import Run
+from fdfa_cli.runs.provenance import plugins_of, quote
 
 #: Under which name the commands expect the recipe.
 FILE = "recipe.yaml"
 #: Control characters but tabs and line breaks, and what stands for bytes that are not UTF-8.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-#: What stands for someone's home and name in a stored command, for a shell to expand.
-_EXPANDED = re.compile(r"\$(?=(?:HOME|USER)\b)")
 
 
 def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block]:
@@ -29,7 +26,7 @@ def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block
     trained_by = Block("Trained by" if len(stored) == 1 else "Trained by one of", shown("\n".join(stored)))
     if mixed:
         return [trained_by]
-    tail = "".join(f" --plugin {quote(plugin)}" for plugin in _plugins(command(runs[0])))
+    tail = "".join(f" --plugin {quote(plugin)}" for plugin in plugins_of(runs[0].record.provenance))
     seeds = sorted({run.record.facts["seed"] for run in runs})
     if len(seeds) == 1:
         train = f"fdfa train {FILE}{tail}"
@@ -56,18 +53,3 @@ def shown(text: str) -> str:
 def line(words: Sequence[str]) -> str:
     """A command to paste into a shell."""
     return " ".join(map(quote, words))
-
-
-def quote(word: str) -> str:
-    """`word` for a shell, which still expands ``$HOME`` and ``$USER`` in it."""
-    if not _EXPANDED.search(word):
-        return shlex.quote(word)
-    parts = _EXPANDED.split(word)
-    return '"' + "$".join(re.sub(r'([\\"`$])', r"\\\1", part) for part in parts) + '"'
-
-
-def _plugins(words: Sequence[str]) -> list[str]:
-    """The values of ``--plugin`` in a command line."""
-    following = [after for word, after in itertools.pairwise(words) if word == "--plugin"]
-    joined = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
-    return following + joined

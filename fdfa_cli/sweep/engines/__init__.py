@@ -38,7 +38,8 @@ class Job:
 class Outcome:
     """What became of a job: its run (None where not even a folder could be made) and its status.
 
-    A run that reached `until` and has more epochs to go is interrupted; `error` says why one failed.
+    A run that reached `until` and has more epochs to go is interrupted; `error` says why one failed, or was
+    interrupted by a full disk, of which no other would fare better.
     """
 
     job: Job

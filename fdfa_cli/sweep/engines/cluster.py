@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fdfa_cli.errors import Interrupted, UsageError
+from fdfa_cli.errors import DiskFull, Interrupted, UsageError
 from fdfa_cli.signals import stopping
 from fdfa_cli.sweep.engines import Job, Outcome
 from fdfa_cli.sweep.engines.batched import LARGEST, cut
@@ -219,10 +219,12 @@ def _task(task: Task, desk: Any) -> Iterator[News]:
 
 
 def _explained(error: ray.exceptions.RayTaskError) -> str:
-    """Why a task failed outside its jobs; raises `UsageError` where no other would fare better."""
+    """Why a task failed outside its jobs; raises `UsageError` or `DiskFull` where all shall stop for it."""
     cause = error.cause
     if isinstance(cause, UsageError):
         raise UsageError(str(cause)) from error
+    if isinstance(cause, DiskFull):
+        raise DiskFull(str(cause)) from error
     if isinstance(cause, ImportError):
         raise UsageError(f"install fdfa-cli on every machine of the cluster: {cause}") from error
     return f"{type(cause).__name__}: {cause}"

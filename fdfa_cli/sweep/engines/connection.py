@@ -6,14 +6,22 @@ import atexit
 import os
 import secrets
 import shutil
+import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from threading import Thread
 from typing import Any
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.machine import cores
 
+#: Seconds after which a machine that does not answer is taken to be gone.
+REACH = 5.0
+#: Seconds in which a cluster is joined without a word, and then again with one.
+QUICK, PATIENCE = 2.0, 28.0
 #: As quiet as the other engines: what goes wrong in a task is told by its outcome.
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
@@ -70,7 +78,38 @@ def _join(ray: Any, address: str) -> None:
     if address.startswith("ray://"):
         message = "start fdfa on a machine of the cluster and give host:port, or auto"
         raise UsageError(f"--address {address}: a Ray client cannot receive streams; {message}")
-    try:
-        ray.init(address=address, **QUIET)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    if address != "auto":
+        _reach(address)
+    failed: list[Exception] = []
+    # In a thread, since Ray waits for minutes, in which no signal is heard; it is no longer waited for then.
+    joining = Thread(target=_try, args=(partial(ray.init, address=address, **QUIET), failed), daemon=True)
+    joining.start()
+    joining.join(QUICK)
+    if joining.is_alive():
+        print(f"connecting to the Ray cluster at {address}", file=sys.stderr, flush=True)
+        joining.join(PATIENCE)
+    if joining.is_alive():
+        raise UsageError(f"--address {address}: no Ray cluster answers within {PATIENCE + QUICK:.0f} seconds")
+    for error in failed:
+        if not isinstance(error, ConnectionError | RuntimeError | ValueError | TimeoutError):
+            raise error
         raise UsageError(f"--address {address}: {str(error).partition(chr(10))[0]}") from error
+
+
+def _reach(address: str) -> None:
+    """Raise `UsageError` where nothing listens at `address`, of which Ray would say so after minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"--address {address}: must be host:port, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"--address {address}: nothing answers there: {reason}") from error
+
+
+def _try(act: Callable[[], object], failed: list[Exception]) -> None:
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001 - raised again by the thread that waits for this one
+        failed.append(error)

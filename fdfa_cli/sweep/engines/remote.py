@@ -22,7 +22,7 @@ from fdfa_cli import __version__
 from fdfa_cli.data import data_root
 from fdfa_cli.data.shipping import provide
 from fdfa_cli.door import open_regular, read_regular
-from fdfa_cli.errors import Interrupted, UsageError
+from fdfa_cli.errors import DiskFull, Interrupted, UsageError
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.runs import Run
 from fdfa_cli.runs.fields import MAX_METRICS, MAX_RECIPE, MAX_RECORD
@@ -63,7 +63,8 @@ def train(
     """Train the jobs of `task`, telling the news of each; an interrupted one's last news says so.
 
     `stopped` is asked again and again; `fetch` brings the data set's files, where this machine lacks them.
-    Raises `UsageError` where this machine cannot do it, and whatever goes wrong outside a job.
+    Raises `UsageError` where this machine cannot do it, `DiskFull` where it has no room, and whatever goes
+    wrong outside a job.
     """
     if task.version != __version__:
         raise UsageError(f"fdfa-cli is {task.version} on the driver and {__version__} on a node: install one")
@@ -117,6 +118,8 @@ def _followed(
     while open_ and (training.is_alive() or not training.outcomes.empty()):
         with suppress(queue.Empty):
             position, outcome = training.outcomes.get(timeout=PATIENCE)
+            if outcome.status == "interrupted" and outcome.error:
+                raise DiskFull(f"on a machine of the cluster: {outcome.error}")
             if (news := open_.pop(position).news(outcome)) is not None:
                 yield news
         for reporter in open_.values():

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from fdfa_cli.data import data_root
-from fdfa_cli.errors import Diverged
+from fdfa_cli.errors import DiskFull, Diverged
 from fdfa_cli.recipe.write import dump
 from fdfa_cli.runs import Run, Status, by_identity, scan
 from fdfa_cli.sweep.engines import Job, Outcome
@@ -37,7 +37,8 @@ def check(jobs: Iterable[Job]) -> None:
 def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
     """Train `job` into its run folder, one of `workers` at a time.
 
-    Whatever goes wrong in it is its outcome; raises `Interrupted` once `stop` is true.
+    Whatever goes wrong in it is its outcome, an interruption where the disk is full; raises `Interrupted`
+    once `stop` is true.
     """
     run = None
     try:
@@ -103,7 +104,9 @@ def _outcome(job: Job, course: Course) -> Outcome:
 
 def _failure(job: Job, run: Run | None, error: Exception) -> Outcome:
     """The outcome of a job that `error` has ended."""
-    status: Status = "diverged" if isinstance(error, Diverged) else "failed"
+    status: Status = "failed"
+    if isinstance(error, Diverged | DiskFull):
+        status = "diverged" if isinstance(error, Diverged) else "interrupted"
     return Outcome(job, run.path if run else None, status, str(error) or type(error).__name__)
 
 
