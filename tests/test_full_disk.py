@@ -140,7 +140,8 @@ def test_a_training_whose_disk_fills_at_any_call_is_gone_on_with(tmp_path, whole
     if code == 1:
         a_sentence(said)
     for run in found.runs:
-        assert run.status == ("completed" if code == 0 else "interrupted")
+        # Completed in spite of an error only where the last thing failed: to make sure of what is written.
+        assert run.status == "completed" or (code, run.status) == (1, "interrupted")
         assert fdfa(["train", "--resume", str(run.path), "--quiet"]) == 0
         assert_same_run(whole, Run.open(run.path))
     assert found.runs or code == 1
@@ -188,7 +189,7 @@ def test_a_sweep_on_a_full_disk_stops_early_and_goes_on(tmp_path, capsys, engine
     assert swept(file, tmp_path / "whole", *arguments) == 0
     expected = figures(tmp_path / "whole")
     codes = set()
-    for size in SIZES:
+    for size in SIZES if engine == "serial" else SIZES[::2]:
         results = tmp_path / str(size)
         capsys.readouterr()
         with no_file_beyond(size):
@@ -242,9 +243,6 @@ def test_trials_that_failed_are_said_to_be_left_out(tmp_path, capsys):
 
 # -------------------------------------------------------------------------------------------- reports
 
-#: Through a page, a figure and an events file.
-PARTS = [*range(0, 1000, 50), *range(1000, 31_000, 1000)]
-
 
 @pytest.fixture(scope="module")
 def some(tmp_path_factory) -> Path:
@@ -262,22 +260,25 @@ def test_a_report_on_a_full_disk_leaves_the_earlier_one(tmp_path, some, capsys, 
     target = tmp_path / name
     assert fdfa(["report", str(some), option, str(target)]) == 0
     earlier = target.read_bytes() if target.is_file() else content(target)
+    largest = max(len(file) for file in (content(target).values() if target.is_dir() else [earlier]))
     codes = set()
-    for size in PARTS:
-        new = tmp_path / str(size) / name
-        new.parent.mkdir()
-        for path in (target, new):
-            capsys.readouterr()
-            with no_file_beyond(size):
-                code = fdfa(["report", str(some), option, str(path)])
-            codes.add(code)
-            if code:
-                assert code == 1
-                a_sentence(capsys.readouterr().err, str(path))
-            assert not [p for p in tmp_path.rglob(".*") if p.name != ".foreign"]
-        assert earlier == (target.read_bytes() if target.is_file() else content(target))
-        for file, part in content(new.parent).items():
-            assert part == (earlier if isinstance(earlier, bytes) else earlier[file.partition("/")[2]])
+    for i in range(50):  # over the earlier one, and beside it
+        path = target if i % 2 else tmp_path / str(i) / name
+        path.parent.mkdir(exist_ok=True)
+        capsys.readouterr()
+        with no_file_beyond(largest * i // 48):
+            code = fdfa(["report", str(some), option, str(path)])
+        codes.add(code)
+        if code:
+            assert code == 1
+            a_sentence(capsys.readouterr().err, str(path))
+        assert not [p for p in tmp_path.rglob(".*") if p.name != ".foreign"]
+        if code == 0 or path == target:
+            assert earlier == (path.read_bytes() if path.is_file() else content(path))
+        elif path.is_dir():  # of several files some are whole, and the others are not there
+            assert content(path).items() <= dict(earlier).items()
+        else:
+            assert not path.exists()
     assert codes == {0, 1}
     assert content(some) == stored
 

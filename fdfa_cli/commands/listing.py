@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -21,6 +22,10 @@ def print_listing(titles: Sequence[str], rows: Iterable[Sequence[str]], right: S
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = UNLIMITED
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = UNLIMITED
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())

@@ -213,11 +213,12 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def option_called(name: str) -> str | None:
     """The section or the option that people may call `name`: ``learning-rate`` is ``optimizer.lr``."""
-    names = dict.fromkeys([name.replace("-", "_"), *_synonyms(name)])
-    for ours in names:
-        if ours in Recipe.model_fields:
+    sections = sorted(Recipe.model_fields, key="data".__eq__)  # last: synthetic data has hidden too
+    for ours in dict.fromkeys([name.replace("-", "_"), *_synonyms(name)]):
+        if ours in sections:
             return ours
-        for section, field in Recipe.model_fields.items():
+        for section in sections:
+            field = Recipe.model_fields[section]
             registry, model = registry_of(field), model_of(field, {})
             models = registry.models().values() if registry else [model] if model else []
             if any(ours in model.model_fields for model in models) and ours != "name":

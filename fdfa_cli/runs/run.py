@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,9 +90,9 @@ class Run:
             with room(results), shared(results):  # until it has its name nobody takes it for abandoned
                 path = _reserve(results, name)
                 draft = results / f".{path.name}.new"
-                with _all_or_nothing(path, draft):
+                with _all_or_nothing(path, draft) as opened:
                     draft.mkdir()
-                    log = open_to_append(draft / "metrics.jsonl")
+                    log = opened.enter_context(open_to_append(draft / "metrics.jsonl"))
                     lock(log)
                     atomic_write(draft / "recipe.yaml", recipe_yaml.encode())
                     atomic_write(draft / "run.json", record.dump())
@@ -303,14 +303,16 @@ def is_folder(path: Path) -> bool:
 
 
 @contextmanager
-def _all_or_nothing(*folders: Path) -> Iterator[None]:
-    """Removes `folders` where an exception ends it."""
-    try:
-        yield
-    except BaseException:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _all_or_nothing(*folders: Path) -> Iterator[ExitStack]:
+    """Removes `folders` where an exception ends it, and closes what was opened meanwhile."""
+    with ExitStack() as opened:
+        try:
+            yield opened
+        except BaseException:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        opened.pop_all()
 
 
 def _reserve(results: Path, name: str) -> Path:
