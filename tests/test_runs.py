@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdfa_cli.errors import Diverged, Interrupted, RunDamaged, UsageError
+from fdfa_cli.errors import DiskFull, Diverged, Interrupted, RunDamaged, UsageError
 from fdfa_cli.runs import (
     STATUSES,
     Record,
@@ -392,7 +392,7 @@ def test_a_file_whose_writer_fails_keeps_its_old_content(tmp_path):
         stream.write(b"ne")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match="No space"):
         atomic_write(file, half)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"checkpoint.pt": b"old"}
 
