@@ -152,22 +152,6 @@ def test_a_name_that_is_too_long_is_a_sentence(tmp_path, monkeypatch, capsys, co
     assert not list(tmp_path.rglob("run.json"))
 
 
-# --------------------------------------------------------------------------------------- winners
-
-
-def test_equals_of_a_winner_are_named(tmp_path, capsys):
-    file = tmp_path / "sweep.yaml"  # no step is large enough to change anything
-    file.write_text(SWEEP.format(rule="bp", parameters="{optimizer.lr: {values: [1.0e-30, 2.0e-30, 0.1]}}"))
-    assert fdfa(["sweep", str(file), "sweep.metric=val_loss", "--results", str(tmp_path), "--quiet"]) == 0
-    assert "tied" not in capsys.readouterr().out
-    file.write_text(SWEEP.format(rule="bp", parameters="{optimizer.lr: {values: [1.0e-30, 2.0e-30]}}"))
-    assert fdfa(["sweep", str(file), "--results", str(tmp_path), "--quiet"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(
-        r"^winner: #1, .*\ntied by val_accuracy with #2: of equals the first is taken\nfdfa train", out, re.M
-    )
-
-
 # --------------------------------------------------------------------------------------- clusters
 
 
