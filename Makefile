@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OLDEST := $(VENV)-oldest
 PYTEST_FLAGS ?= -n auto
+SECONDS ?= 1800
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-processors test-oldest lint audit format docs bench bench-quick clean
+.PHONY: help setup demo test test-processors test-oldest soak lint audit format docs bench bench-quick clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ test-oldest: ## tests with the oldest packages that pyproject.toml allows, in an
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint $(OLDEST)/constraints.txt --editable '.[dev]'
 	$(OLDEST)/bin/python -m pytest $(PYTEST_FLAGS) -W ignore::DeprecationWarning
+
+soak: $(STAMP)  ## kills, full disks, hostile folders, generated recipes and a long training; SECONDS=1800
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) --out docs/soak.json
 
 lint: $(STAMP)  ## ruff, format check, strict mypy
 	$(BIN)/ruff check .
