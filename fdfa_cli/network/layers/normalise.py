@@ -115,7 +115,8 @@ def _by_unit(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: flo
     Quicker on such than its batch norm (64×2048: 57 in place of 136 µs), whose derivative is the quickest.
     """
     _, channels, samples = x.shape
-    y, mean, rstd = torch.native_group_norm(x, weight, bias, 1, channels, samples, channels, eps)
+    # Contiguous, as torch 2.11 wants it.
+    y, mean, rstd = torch.native_group_norm(x.contiguous(), weight, bias, 1, channels, samples, channels, eps)
     return y, mean.squeeze(0), rstd.squeeze(0)
 
 
