@@ -39,7 +39,7 @@ def free_memory() -> int:
         available = int(psutil.virtual_memory().available)
     except OSError:  # Linux without /proc
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(0, min(available, _group_memory()))
+    return max(0, min(available, _group_memory(), _address_space()))
 
 
 def peak_memory() -> int:
@@ -74,6 +74,18 @@ def _group_memory() -> int:
             with suppress(OSError, ValueError):
                 left = min(left, int((folder / most).read_text()) - _held(folder, used))
     return left
+
+
+def _address_space() -> int:
+    """Bytes that `ulimit -v` leaves this process, of which what it has mapped is a part."""
+    import resource
+
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return PLENTY
+    return limit - int(psutil.Process().memory_info().vms)
 
 
 def _held(folder: Path, used: str) -> int:

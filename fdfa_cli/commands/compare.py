@@ -18,7 +18,7 @@ from fdfa_cli.commands.sweep import (
     RetryOption,
     say_failed,
 )
-from fdfa_cli.commands.train import PluginOption
+from fdfa_cli.commands.train import IgnoreLimitsOption, PluginOption
 from fdfa_cli.sweep.names import EngineName
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def compare(
     ),
     results: Annotated[Path, typer.Option(help="Where the comparison's folders go.")] = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    ignore_limits: IgnoreLimitsOption = False,
     plugin: PluginOption = None,
 ) -> None:
     """Train RECIPE under several rules with the same seeds, as far as it is missing, and show the table.
@@ -97,7 +98,7 @@ def compare(
         return
     if engine is EngineName.auto:
         engine = EngineName.serial
-    chooser = engines.Choice(engine, jobs, plugin or [], address)
+    chooser = engines.Choice(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
     folders = [folder_of(task.base, Path(task.name).stem, "compare", results) for task in tasks]
     summaries: list[tuple[Summary, dict[str, Any] | None]] = []
     ended: Counter[str] = Counter()

@@ -105,9 +105,11 @@ def _check(recipe: str, overrides: list[str]) -> None:
     from fdfa_cli.recipe.overrides import apply
     from fdfa_cli.recipe.resolve import resolve
     from fdfa_cli.sweep import plan as sweep
+    from fdfa_cli.train.preflight import require_possible
 
     document = apply(load(find(recipe)), overrides)
     checked = resolve(document).recipe
+    require_possible(checked)
     if checked.sweep is not None:
         sweep.plan(document)
     if checked.compare is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fdfa_cli.commands.train import OverridesArgument, PluginOption
+from fdfa_cli.commands.train import IgnoreLimitsOption, OverridesArgument, PluginOption
 from fdfa_cli.sweep.names import EngineName
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def sweep(
     dry_run: DryRunOption = False,
     results: Annotated[Path, typer.Option(help="Where the sweep's folder goes.")] = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    ignore_limits: IgnoreLimitsOption = False,
     plugin: PluginOption = None,
 ) -> None:
     """Train every trial of RECIPE's section sweep, then show its configurations, best first.
@@ -79,7 +80,7 @@ def sweep(
     given = list(overrides or [])
     file = find(recipe)
     plan = make_plan(apply(load(file), given))
-    chooser = engines.Choice(engine, jobs, plugin or [], address, plan.sweep.learns)
+    chooser = engines.Choice(engine, jobs, plugin or [], address, plan.sweep.learns, ignore_limits)
     folder = folder_of(plan.base, file.stem, "sweep", results)
     if dry_run:
         store = Store(folder)

@@ -19,6 +19,11 @@ PluginOption = Annotated[
     typer.Option("--plugin", help="Python file that registers rules, networks or data; repeatable."),
 ]
 
+IgnoreLimitsOption = Annotated[
+    bool,
+    typer.Option("--ignore-limits", help="Start even where memory or disk seem too small."),
+]
+
 
 def train(
     recipe: RecipeArgument = None,
@@ -35,6 +40,7 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="Write every epoch there for TensorBoard, too.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    ignore_limits: IgnoreLimitsOption = False,
     plugin: PluginOption = None,
 ) -> None:
     """Train once: RECIPE with KEY=VALUE overrides, or --resume RUN.
@@ -56,14 +62,17 @@ def train(
     again = [part for file in plugin or [] for part in ("--plugin", str(file))]
     if tensorboard is not None:
         again += ["--tensorboard", str(tensorboard)]
+    if ignore_limits:
+        again.append("--ignore-limits")
     if resume is not None:
         if recipe is not None or overrides:
             raise UsageError("--resume RUN takes the recipe from the run; give neither RECIPE nor KEY=VALUE")
         keys = {flag.partition("=")[0] for flag in flags} - {"training.device", "training.threads"}
         if keys:
             raise UsageError(f"--resume RUN cannot change {', '.join(sorted(keys))}: it would be another run")
-        launch.resume(resume, flags, quiet, tensorboard, again)
+        launch.resume(resume, flags, quiet, tensorboard, again, ignore_limits)
     elif recipe is None:
         raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
     else:
-        launch.start(recipe, [*(overrides or []), *flags], results, quiet, tensorboard, again)
+        given = [*(overrides or []), *flags]
+        launch.start(recipe, given, results, quiet, tensorboard, again, ignore_limits)

@@ -19,7 +19,6 @@ class CifarImages(DownloadedImages):
     """32×32 colour images in pickled batches, 50 000 to train and 10 000 to test."""
 
     stored: ClassVar[tuple[int, int]] = (3, 32)
-    copies: ClassVar[float] = 3.0  # as they come out of the pickles, together, and cut
     #: The key of the labels in a batch, and the batches of the test file; the others are for training.
     labels: ClassVar[str]
     test_file: ClassVar[str]

@@ -26,7 +26,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule, require_transposable
+from fdfa_cli.rules.base import Holding, Rule, require_transposable
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
@@ -83,6 +83,10 @@ class UniformSignFeedback(TransportedBackprop):
     source: ClassVar[str] = "Liao et al. 2016"
 
     @override
+    def holding(self) -> Holding:
+        return Holding(weights=2)  # the feedback beside the gradients
+
+    @override
     def backward_weights(self, s: Step) -> Tensors:
         # The standard deviation of U(±b) is b/√3.
         deviation = {name: draw.scale / math.sqrt(3) for name, draw in matrices(s.network).items()}
@@ -91,6 +95,10 @@ class UniformSignFeedback(TransportedBackprop):
 
 class _RandomSize(TransportedBackprop):
     source: ClassVar[str] = "Liao et al. 2016; Sanfiz & Akrout 2021"
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(weights=2)  # the feedback beside the gradients
 
     @override
     def backward_weights(self, s: Step) -> Tensors:

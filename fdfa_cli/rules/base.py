@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fdfa_cli.errors import Unsupported
@@ -30,6 +31,24 @@ from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 from fdfa_cli.train.optimizers import Optimizer
 from fdfa_cli.train.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a step of a rule holds in memory at its peak; an estimate goes by it (`train.footprint`).
+
+    passes         sets of the activations that derivatives read
+    in_turn        of one block at a time: its activations are freed before the next block runs
+    passing        inputs and outputs of the widest layer: what is computed, tangents and cotangents
+    weights        tensors as large as all parameters: gradients, and what replaces weights on the way back
+    perturbations  copies of the step's perturbations, themselves included
+    """
+
+    passes: float = 1
+    in_turn: bool = False
+    passing: float = 2
+    weights: float = 1
+    perturbations: float = 1
 
 
 class Rule(Named):
@@ -62,6 +81,10 @@ class Rule(Named):
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
         """Optimizer and schedule for the state's gradients; by default the weights' own, given here."""
         return optimizer, schedule
+
+    def holding(self) -> Holding:
+        """What a step holds in memory: by default what backprop does, which keeps all activations."""
+        return Holding()
 
     @abstractmethod
     def step(self, s: Step) -> Update:

@@ -28,7 +28,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.losses import one_hot
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Holding, Rule
 from fdfa_cli.rules.step import Step, Update, feedback_name, feedback_signal
 from fdfa_cli.streams import Draw, kaiming
 
@@ -100,6 +100,10 @@ class DirectRandomTargetProjection(DirectFeedback):
 
     name: Literal["drtp"] = "drtp"
     source: ClassVar[str] = "Frenkel et al. 2021"
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(in_turn=True)  # no block waits for another
 
     @override
     def step(self, s: Step) -> Update:

@@ -34,7 +34,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import in_full_precision, one_hot
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
@@ -76,6 +76,10 @@ class ForwardForward(Rule):
         return {"wrong": Draw((batch_size,), "uniform")}  # in (−1, 1), see `wrong_labels`
 
     @override
+    def holding(self) -> Holding:
+        return Holding(passes=2, in_turn=True, passing=4)  # positive and negative samples pass together
+
+    @override
     def step(self, s: Step) -> Update:
         classes, x = s.network.classes, s.batch.x
         wrong = wrong_labels(s.batch.labels, s.perturbations["wrong"], classes)
@@ -94,6 +98,7 @@ class ForwardForward(Rule):
             slope = -sign * torch.sigmoid(-sign * (goodness(h) - self.threshold)) / len(labels)
             signal = (2 / h[0].numel()) * slope.view(-1, *(1,) * (h.ndim - 1)) * h
             grads |= s.vjp(block, kept, signal)
+            del kept  # before the next block runs
             h = normalised(h)
             neutral = normalised(block.forward(s.params, neutral, mode.discarding())[0])
         trace = s.without_effect().output(neutral)
@@ -108,7 +113,7 @@ class ForwardForward(Rule):
             h = embed(x, one_hot(labels, network.classes, x.dtype))
             total: list[torch.Tensor] = []
             for block in network.blocks:
-                h, _ = block.forward(params, h, mode)
+                h = block.forward(params, h, mode)[0]
                 total.append(goodness(h))
                 h = normalised(h)
             scores.append(torch.stack(total[1:] or total).sum(0))

@@ -31,7 +31,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
@@ -76,6 +76,10 @@ class OverWeights(ForwardGradient):
             name: Draw((self.tangents, *draw.shape), "gaussian")
             for name, draw in network.parameters().items()
         }
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(passing=3.5 * self.tangents)  # a layer's tangent, and both of its parts
 
     @override
     def step(self, s: Step) -> Update:

@@ -28,6 +28,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Activation, Layer
 from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import Holding
 from fdfa_cli.rules.closed_form import activity_perturbed_variance
 from fdfa_cli.rules.forward_gradient import Combine, ForwardGradient, Tangents
 from fdfa_cli.rules.step import Step, Update
@@ -46,6 +47,10 @@ class OverActivations(ForwardGradient):
             f"u.{l}": Draw((self.tangents, batch_size, *shape), "gaussian", layout="batch")
             for l, shape in enumerate(network.at_preactivations.block_shapes)
         }
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(passing=2 * self.tangents, perturbations=2)  # u gated as well
 
     @override
     def step(self, s: Step) -> Update:

@@ -30,6 +30,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Layer, Mode
 from fdfa_cli.registry import RULES
 from fdfa_cli.rules.alignment import AlignedFeedback, matrices
+from fdfa_cli.rules.base import Holding
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw, Shape
 
@@ -45,6 +46,10 @@ class KolenPollack(AlignedFeedback):
     recommended: ClassVar[dict[str, dict[str, Any]]] = {
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}
     }
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(weights=2)  # the feedback's gradients beside the weights'
 
     @override
     def step(self, s: Step) -> Update:
@@ -76,6 +81,10 @@ class WeightMirror(AlignedFeedback):
             layer.name: Draw((self.mirror_samples, *shape), "gaussian")
             for layer, shape in mirrored_layers(network)
         }
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(weights=2)  # the turned feedback beside the gradients
 
     @override
     def step(self, s: Step) -> Update:

@@ -24,7 +24,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Chain, Flatten, Linear
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Holding, Rule
 from fdfa_cli.rules.step import Step, Trace, Update
 from fdfa_cli.streams import Draw
 
@@ -46,6 +46,10 @@ class LocalGreedy(Rule):
     @override
     def state(self, network: Network) -> dict[str, Draw]:
         return {name: draw for head in self.heads(network)[:-1] for name, draw in head.parameters().items()}
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(in_turn=True)  # no block waits for another
 
     @override
     def step(self, s: Step) -> Update:

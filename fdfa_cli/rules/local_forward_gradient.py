@@ -29,6 +29,7 @@ from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Chain
 from fdfa_cli.network.layers.memory import laid_out
 from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import Holding
 from fdfa_cli.rules.forward_gradient_activations import gated
 from fdfa_cli.rules.local import LocalGreedy
 from fdfa_cli.rules.step import Step, Trace
@@ -53,6 +54,10 @@ class LocalForwardActivations(LocalForward):
         # One u (B×N, N the most units of any block) serves all blocks; each takes its first N_l.
         sizes = [math.prod(shape) for shape in network.at_preactivations.block_shapes]
         return {"u": Draw((batch_size, max(sizes)), "gaussian")} if sizes else {}
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(in_turn=True, perturbations=2)  # u gated as well
 
     @override
     def block_step(

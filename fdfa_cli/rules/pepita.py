@@ -28,7 +28,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Chain, Mode
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 
@@ -53,6 +53,10 @@ class Pepita(Rule):
         inputs = math.prod(network.shape)
         bound = self.feedback_scale * math.sqrt(6 / inputs)
         return {"feedback": Draw((network.classes, inputs), "uniform", bound)}
+
+    @override
+    def holding(self) -> Holding:
+        return Holding(passes=2)  # the activations of both passes
 
     @override
     def step(self, s: Step) -> Update:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from typing_extensions import override
 
 from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 
 
@@ -26,8 +26,12 @@ class Shallow(Rule):
     source: ClassVar[str] = "baseline"
 
     @override
+    def holding(self) -> Holding:
+        return Holding(in_turn=True, passing=1, weights=0)  # nothing comes back to hidden blocks
+
+    @override
     def step(self, s: Step) -> Update:
         h = s.batch.x
         for block in s.network.blocks:
-            h, _ = block.forward(s.params, h, s.batch.mode)
+            h = block.forward(s.params, h, s.batch.mode)[0]
         return s.output(h).update()

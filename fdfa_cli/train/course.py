@@ -17,6 +17,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
 from fdfa_cli.train import checkpoint, total
+from fdfa_cli.train.footprint import memory_in_words
 from fdfa_cli.train.session import Session
 
 #: Time between two checkpoints over the time that one takes, at least.
@@ -93,7 +94,8 @@ class Course:
     def own_failure(self) -> Iterator[None]:
         """Whatever goes wrong inside is this course's end, and nobody else's."""
         try:
-            yield
+            with memory_in_words():
+                yield
         except Exception as error:  # noqa: BLE001 - kept, and told by whoever asked for the training
             self.error = error
 

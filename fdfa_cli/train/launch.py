@@ -24,6 +24,7 @@ from fdfa_cli.runs.fields import shown
 from fdfa_cli.runs.provenance import plugins_of, quote
 from fdfa_cli.runs.run import FILES, is_folder, remove_abandoned
 from fdfa_cli.signals import Stop, stopping
+from fdfa_cli.train import preflight
 from fdfa_cli.train.device import name, prepare
 from fdfa_cli.train.loop import fit
 from fdfa_cli.train.progress import Then, for_terminal
@@ -36,6 +37,7 @@ def start(
     quiet: bool = False,
     tensorboard: Path | None = None,
     again: Sequence[str] = (),
+    ignore_limits: bool = False,
 ) -> None:
     """Train the recipe `name` under `overrides` in a new run folder of `results`, and print that.
 
@@ -49,6 +51,7 @@ def start(
     recipe = resolved.recipe.single()
     recipe.data.require(data_root())
     environment = environment_of(recipe)
+    preflight.require([recipe], data_root(), results, ignore=ignore_limits)
     remove_abandoned(results)
     run = Run.create(results, dump(recipe), facts(recipe), sys.argv, environment)
     with _told(run.path, again), run:
@@ -61,6 +64,7 @@ def resume(
     quiet: bool = False,
     tensorboard: Path | None = None,
     again: Sequence[str] = (),
+    ignore_limits: bool = False,
 ) -> None:
     """Continue the run at `path` from its last checkpoint, and print `path`; a completed one stays as it is.
 
@@ -79,7 +83,9 @@ def resume(
         return
     _check_same(stored, recipe, again)
     recipe = _on_threads_of(stored, recipe)
-    run = Run.resume(path, sys.argv, environment_of(recipe))
+    environment = environment_of(recipe)
+    preflight.require([recipe], data_root(), path, ignore=ignore_limits)
+    run = Run.resume(path, sys.argv, environment)
     with _told(path, again), run:
         run.update("running")
         _train(recipe, run, quiet, True, tensorboard)

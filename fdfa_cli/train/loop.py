@@ -11,12 +11,13 @@ from fdfa_cli import machine
 from fdfa_cli.data.base import Splits, Subset
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.lazy import torch
+from fdfa_cli.recipe.resolve import check_batches
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.runs import Run
 from fdfa_cli.train import total
 from fdfa_cli.train.course import Course, Pace
 from fdfa_cli.train.device import peak_memory, prepare
-from fdfa_cli.train.footprint import EVALUATION_BATCH
+from fdfa_cli.train.footprint import EVALUATION_BATCH, memory_in_words
 from fdfa_cli.train.progress import Progress
 from fdfa_cli.train.session import Session
 from fdfa_cli.train.stack import Stack
@@ -58,11 +59,19 @@ def fit_together(
     places soon moves as one. Raises `Interrupted`; then, and when the generator is closed, all that have
     not ended are checkpointed where they are.
     """
+    with memory_in_words():
+        yield from _fit_together(courses, root, progress, stop)
+
+
+def _fit_together(
+    courses: Sequence[Course], root: Path, progress: Progress, stop: Callable[[], bool]
+) -> Generator[Course]:
     recipe, active = courses[0].recipe, list(courses)
     device = prepare(recipe.training)
     with torch.no_grad():
         splits = recipe.data.load(root, device)
         network = recipe.network.build(recipe.data.shape(), recipe.data.classes())
+        check_batches(recipe.training, network, len(splits.train))
         for course in active:
             with course.own_failure():
                 course.begin(network, splits.train, device)

@@ -35,6 +35,11 @@ class Optimizer(Named):
     lr: Rate
     weight_decay: WeightDecay = 0.0
 
+    @property
+    def kept(self) -> int:
+        """How many moments it keeps of a tensor, each as large; known without torch."""
+        return 2
+
     @abstractmethod
     def moments(self, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         """Those of `tensor` before its first gradient."""
@@ -65,6 +70,11 @@ class SGD(Optimizer):
     lr: Rate = 0.1
     momentum: Momentum = 0.0
     nesterov: bool = False
+
+    @property
+    def kept(self) -> int:
+        """One with momentum."""
+        return 1 if self.momentum else 0
 
     def moments(self, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         """The velocity."""
@@ -158,6 +168,11 @@ class RMSprop(Optimizer):
     alpha: Average = 0.99
     momentum: Momentum = 0.0
     eps: Epsilon = 1e-8
+
+    @property
+    def kept(self) -> int:
+        """One, and with momentum another."""
+        return 2 if self.momentum else 1
 
     def moments(self, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         """The average of the squared gradient, and with momentum the velocity."""

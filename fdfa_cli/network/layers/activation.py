@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
 from fdfa_cli.streams import Shape
 
 
@@ -77,6 +77,11 @@ class Activation(Layer):
     def monotone(self) -> bool:
         """Whether σ never decreases."""
         return ELEMENTWISE[self.function].monotone
+
+    @property
+    def keeps(self) -> Kept:
+        """What the derivative is made of."""
+        return "output" if ELEMENTWISE[self.function].from_output else "input"
 
     def out_shape(self, shape: Shape) -> Shape:
         """Unchanged."""

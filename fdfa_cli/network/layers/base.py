@@ -21,12 +21,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.streams import Draw, Shape
 
+#: What of a pass a layer's derivatives read, and so holds in memory: its input, its output, or neither.
+Kept = Literal["input", "output", "nothing"]
 #: Tensors by dotted name, e.g. ``"1.linear.weight"``.
 Tensors = Mapping[str, "torch.Tensor"]
 
@@ -67,6 +69,15 @@ class Layer(ABC):
     def monotone(self) -> bool:
         """Whether every output is one nondecreasing function of one input."""
         return False
+
+    @property
+    def keeps(self) -> Kept:
+        """What `saved` holds of a pass; an estimate of memory goes by it."""
+        return "input"
+
+    def kept_beside(self, shape: Shape) -> int:
+        """Bytes that `saved` holds beside that of a sample of `shape`: masks, positions of maxima."""
+        return 0
 
     name: str = ""
 
@@ -131,6 +142,10 @@ class Layer(ABC):
 
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
         """Every elementary layer inside this one, with the shape of its input."""
+        yield self, shape
+
+    def computed(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        """The elementary layers in the order in which they are computed, with the shapes of their inputs."""
         yield self, shape
 
     def dual(
@@ -232,6 +247,12 @@ class Chain(Layer):
         """Of all layers."""
         for layer in self.layers:
             yield from layer.leaves(shape)
+            shape = layer.out_shape(shape)
+
+    def computed(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        """Of all stages."""
+        for layer in self.stages:
+            yield from layer.computed(shape)
             shape = layer.out_shape(shape)
 
     def vjp(

@@ -7,11 +7,12 @@ Linear in x, and the mask is an argument, so primal, tangent and cotangent share
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
-from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -25,6 +26,15 @@ class Dropout(Layer):
     def __post_init__(self) -> None:
         if not 0 <= self.p < 1:
             raise UsageError(f"dropout's probability is in [0, 1), not {self.p}")
+
+    @property
+    def keeps(self) -> Kept:
+        """The mask only."""
+        return "nothing"
+
+    def kept_beside(self, shape: Shape) -> int:
+        """m/(1 − p), in float32 at the most."""
+        return 4 * math.prod(shape)
 
     def out_shape(self, shape: Shape) -> Shape:
         """Unchanged."""

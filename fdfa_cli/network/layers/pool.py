@@ -6,6 +6,7 @@ shape; so what is saved is that, and the input may be freed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar
@@ -13,7 +14,7 @@ from typing import ClassVar
 from fdfa_cli.errors import UsageError
 from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
 from fdfa_cli.network.layers.conv import window_positions
 from fdfa_cli.network.layers.memory import channels_last, empty_images
 from fdfa_cli.streams import Shape
@@ -33,6 +34,11 @@ class _Pool(Layer):
             raise UsageError(
                 f"a pool's padding is at most half its side, not {self.padding} of {self.kernel}"
             )
+
+    @property
+    def keeps(self) -> Kept:
+        """Shapes only."""
+        return "nothing"
 
     @property
     def step(self) -> int:
@@ -55,6 +61,10 @@ class MaxPool2d(_Pool):
     """Maximum over windows; the first in row order wins a tie, as in torch."""
 
     picks_maxima: ClassVar[bool] = True
+
+    def kept_beside(self, shape: Shape) -> int:
+        """The winners' positions, int64."""
+        return 8 * math.prod(self.out_shape(shape))
 
     def forward(
         self, params: Tensors, x: torch.Tensor, mode: Mode
@@ -115,6 +125,11 @@ class AdaptiveAvgPool2d(Layer):
 
     side: int = 1
     name: str = field(default="pool", kw_only=True)
+
+    @property
+    def keeps(self) -> Kept:
+        """Shapes only."""
+        return "nothing"
 
     def out_shape(self, shape: Shape) -> Shape:
         """(C, side, side)."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from fdfa_cli.lazy import torch
-from fdfa_cli.network.layers.base import Layer, Mode, Tensors
+from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
 from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.streams import Shape
 
@@ -16,6 +16,11 @@ class Flatten(Layer):
     """A sample as a vector of its units, in the order C, H, W whatever the layout in memory."""
 
     name: str = field(default="flatten", kw_only=True)
+
+    @property
+    def keeps(self) -> Kept:
+        """The shape only."""
+        return "nothing"
 
     def out_shape(self, shape: Shape) -> Shape:
         """(N,)."""

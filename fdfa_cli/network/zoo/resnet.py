@@ -43,7 +43,9 @@ class ResNet(ImageNetwork):
 
     name: Literal["resnet"] = "resnet"
     depth: Annotated[
-        int, Field(ge=8, description="layers, 6n + 2 for n units a stage"), AfterValidator(_six_n_plus_two)
+        int,
+        Field(ge=8, le=2000, description="layers, 6n + 2 for n units a stage"),
+        AfterValidator(_six_n_plus_two),
     ] = 20
     width: Annotated[Units, Field(description="channels of the stem and the first stage")] = 16
 

@@ -51,8 +51,9 @@ class Outcome:
 class Engine(Protocol):
     """Trains jobs."""
 
-    #: How many jobs train at the same time.
+    #: How many jobs train at the same time, and in how many processes.
     workers: int
+    processes: int
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """Train every job; yields an outcome for each as soon as it is known.
@@ -68,8 +69,9 @@ class Choice:
     """Who is asked to train: an engine by `name`, `workers` at a time (by default as fit the machine).
 
     `plugins` are loaded by whoever trains; `address` is that of a cluster. `exact`: a trial must come to
-    what it comes to alone to the last digit, so no stacks. Raises `UsageError` where the engine knows no
-    address, or trains nothing but stacks.
+    what it comes to alone to the last digit, so no stacks. `ignore_limits`: memory and disk that seem too
+    small are no reason to stop, and those of a cluster are not looked at.
+    Raises `UsageError` where the engine knows no address, or trains nothing but stacks.
     """
 
     name: EngineName
@@ -77,6 +79,7 @@ class Choice:
     plugins: Sequence[Path] = ()
     address: str | None = None
     exact: bool = False
+    ignore_limits: bool = False
 
     def __post_init__(self) -> None:
         if self.address is not None and self.name is not EngineName.ray:
@@ -93,10 +96,15 @@ class Choice:
             from fdfa_cli.sweep.engines.cluster import Cluster
 
             return Cluster(jobs, self.workers, self.plugins, self.address, self.exact)
+        from fdfa_cli.data import data_root
         from fdfa_cli.sweep.engines.work import check
+        from fdfa_cli.train import preflight
 
         check(jobs)
-        return choose(self.name, jobs, self.workers, self.plugins, self.exact)
+        engine = choose(self.name, jobs, self.workers, self.plugins, self.exact)
+        recipes, folder = [job.recipe for job in jobs], jobs[0].folder
+        preflight.require(recipes, data_root(), folder, engine.processes, ignore=self.ignore_limits)
+        return engine
 
 
 def choose(

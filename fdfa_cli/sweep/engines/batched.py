@@ -85,19 +85,19 @@ class Batched:
         plugins: Sequence[Path] = (),
         largest: int | None = None,
     ) -> None:
-        self._processes, self._gpus, self._plugins = processes, gpus, plugins
+        self.processes, self._gpus, self._plugins = processes, gpus, plugins
         self._largest = min(largest or LARGEST, LARGEST)
         sizes = sorted(map(len, self.stacks(jobs)), reverse=True)
         self.workers = sum(sizes[:processes])
 
     def stacks(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """The jobs as they train together, the largest stacks first."""
-        return cut(jobs, self._processes, lambda job: min(self._largest, self._fitting(job)))
+        return cut(jobs, self.processes, lambda job: min(self._largest, self._fitting(job)))
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""
         stacks = self.stacks(jobs)
-        processes = min(self._processes, len(stacks))
+        processes = min(self.processes, len(stacks))
         if processes > 1:
             crew = Processes(processes, self._gpus, self._plugins)
             yield from crew.run_stacks(stacks, self.workers)
@@ -113,4 +113,4 @@ class Batched:
     def _fitting(self, job: Job) -> int:
         """How many trainings like `job` fit into the memory that each process has."""
         free = SHARE * free_memory(chosen(job.recipe.training))
-        return max(1, int(free / max(self._processes if not self._gpus else 1, 1) / bytes_of(job.recipe)))
+        return max(1, int(free / max(self.processes if not self._gpus else 1, 1) / bytes_of(job.recipe)))

@@ -67,7 +67,7 @@ class Cluster:
         if not self._slots():
             what = "a GPU" if self._gpus else f"{self._threads} cores, as training.threads asks for"
             raise UsageError(f"--engine ray: no machine of the cluster has {what}")
-        self.workers = limit or self._slots()
+        self.workers = self.processes = limit or self._slots()
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""

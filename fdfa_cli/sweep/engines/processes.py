@@ -34,7 +34,8 @@ class Processes:
     """See `Engine`. With `gpus`, worker i sees GPU i modulo their number, and no other."""
 
     def __init__(self, workers: int, gpus: int = 0, plugins: Sequence[Path] = ()) -> None:
-        self.workers, self._gpus, self._plugins = workers, gpus, tuple(plugins)
+        self.workers = self.processes = workers
+        self._gpus, self._plugins = gpus, tuple(plugins)
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""

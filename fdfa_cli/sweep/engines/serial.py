@@ -13,7 +13,7 @@ from fdfa_cli.sweep.engines.work import work
 class Serial:
     """See `Engine`."""
 
-    workers = 1
+    workers = processes = 1
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
         """See `Engine.run`."""
