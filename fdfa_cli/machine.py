@@ -85,7 +85,9 @@ def _address_space() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return PLENTY
-    return limit - int(psutil.Process().memory_info().vms)
+    with suppress(psutil.Error, OSError):  # Linux without /proc
+        return limit - int(psutil.Process().memory_info().vms)
+    return limit
 
 
 def _held(folder: Path, used: str) -> int:
