@@ -143,8 +143,24 @@ def test_a_sweep_without_a_test_set_has_a_winner_without_a_test_accuracy(
     assert "no test set" in capsys.readouterr().out
 
 
-def test_a_comparison_needs_a_test_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    data = "'data={name: synthetic, samples: 100, test: 0}'"
-    said = refused(capsys, f"compare digits/mlp {data} --rules bp,dfa --results {tmp_path}")
-    assert "test set" in said
+def test_a_comparison_needs_a_test_or_a_validation_set(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = "data={name: synthetic, samples: 100, test: 0%s}"
+    words = [
+        "compare",
+        "digits/mlp",
+        *QUICK,
+        "--rules",
+        "bp",
+        "--seeds",
+        "1",
+        "-q",
+        "--results",
+        str(tmp_path),
+    ]
+    said = refused(capsys, shlex.join([*words, data % ", validation: 0"]))
+    assert "leave neither" in said
     assert not list(tmp_path.iterdir())
+    assert run([*words, data % ""]) == 0
+    assert "validation accuracy" in capsys.readouterr().out

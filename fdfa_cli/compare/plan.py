@@ -74,8 +74,8 @@ def plan(document: Document, name: str) -> Task:
         raise fail([Finding(document.place(()), message)])
     _check(compare, document, recipe.rule.name)
     counts = recipe.data.counts()
-    if counts is not None and not counts.test:
-        message = "rules are compared by their test accuracy, and these options leave no test set"
+    if counts is not None and not counts.test and not recipe.data.validation:
+        message = "rules are compared on test data or else by validation, and these options leave neither"
         raise fail([Finding(document.place(("data",)), message)])
     seeds = seed_list(compare.seeds, recipe.training.seed)
     base = without_sections(document)
