@@ -47,7 +47,7 @@ def store(
     with Run.create(results, text, facts, command, environment, clock=lambda: at) as run:
         for epoch, accuracy in enumerate(accuracies, start=1):
             run.append({"epoch": epoch, "val_accuracy": accuracy, "train_seconds": 2.0} | dict(row or {}))
-        tested = {"test_accuracy": accuracies[-1] - 0.01} if status == "completed" else {}
+        tested = {"test_accuracy": max(0.0, accuracies[-1] - 0.01)} if status == "completed" else {}
         run.update(status, error, **tested)
     return run.path
 
