@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,9 @@ rule: bp
 training: {epochs: 1, device: cpu, threads: 1}
 sweep: {seeds: 1, parameters: {optimizer.lr: {values: [0.01, 0.1]}}}
 """
+
+#: Seconds after which something is taken to hang; never waited for when all is well.
+HANGS = 240.0
 
 Start = Callable[[], None]
 
@@ -361,3 +365,32 @@ def test_a_training_that_is_being_built_stops_at_once(tmp_path):
     (path,) = results.iterdir()
     run = Run.open(path)
     assert (run.status, run.record.error, run.checkpoint.exists()) == ("interrupted", "interrupted", False)
+
+
+def proxied(port: int, data: Path) -> dict[str, str]:
+    """Variables that send downloads to a port of this machine, and what comes of them to `data`."""
+    proxy = f"http://127.0.0.1:{port}"
+    return {"FDFA_DATA": str(data), "http_proxy": proxy, "https_proxy": proxy, "no_proxy": ""}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_download_that_is_interrupted_leaves_nothing(tmp_path, number):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = started("data", "fetch", "mnist", **proxied(server.getsockname()[1], tmp_path))
+        server.settimeout(HANGS)
+        with server.accept()[0]:  # it waits for an answer
+            assert any(tmp_path.iterdir())
+            process.send_signal(number)
+            assert process.communicate() == (b"", b"fdfa: interrupted\n")
+    assert process.returncode == 130
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_download_that_fails_says_so_and_no_more(tmp_path):
+    """No remarks of the packages that torchvision loads, when the process ends."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        code, _, said = ended("data", "fetch", "mnist", **proxied(nobody.getsockname()[1], tmp_path))
+    assert code == 1
+    assert said.startswith("fdfa: downloading mnist failed, nothing was stored: ")
+    assert len(said.splitlines()) == 1
