@@ -19,16 +19,8 @@ from fdfa_cli import output
 from fdfa_cli.errors import OutputLost, ReaderGone
 from fdfa_cli.runs import Run
 
-TRAIN = (
-    "train",
-    "digits/fdfa",
-    "training.epochs=2",
-    "network.hidden=[16]",
-    "--device",
-    "cpu",
-    "--threads",
-    "1",
-)
+TRAIN = ("train", "digits/fdfa", "network.hidden=[16]", "training.device=cpu")
+TWICE = (*TRAIN, "training.epochs=2")
 SWEEP = """
 data: digits
 network: {name: mlp, hidden: [8]}
@@ -97,7 +89,7 @@ only = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /d
     ],
 )
 def test_a_training_goes_on_whatever_becomes_of_its_output(tmp_path, start):
-    code, _, said = ended(*TRAIN, "--results", str(tmp_path), start=start)
+    code, _, said = ended(*TWICE, "--results", str(tmp_path), start=start)
     assert code == 0, said
     assert "Traceback" not in said
     (path,) = tmp_path.iterdir()
@@ -123,7 +115,7 @@ def test_a_training_whose_reader_goes_ends_as_if_read(tmp_path):
 
 @only
 def test_the_folder_that_cannot_be_printed_is_named_on_stderr(tmp_path):
-    _, _, said = ended(*TRAIN, "--quiet", "--results", str(tmp_path), start=full(1))
+    _, _, said = ended(*TWICE, "--quiet", "--results", str(tmp_path), start=full(1))
     (path,) = tmp_path.iterdir()
     assert said == f"cannot write to standard output: No space left on device; the run is in {path}\n"
 
@@ -245,7 +237,7 @@ def test_every_stream_can_show_every_page(arguments, variables):
 def test_characters_that_a_stream_lacks_are_escaped(tmp_path):
     """A completed run is not failed by the name of its folder, which both streams get to show."""
     results = tmp_path / "x é"
-    code, shown, said = ended(*TRAIN, "--results", str(results), PYTHONIOENCODING="ascii")
+    code, shown, said = ended(*TWICE, "--results", str(results), PYTHONIOENCODING="ascii")
     assert code == 0, said
     (path,) = results.iterdir()
     assert shown == f"{tmp_path}/x \\xe9/{path.name}\n"
