@@ -466,7 +466,7 @@ def require_flat(samples: Sequence[Sequence[int]], row: float) -> None:
 
 PARTS: dict[str, Callable[..., Counts]] = {
     part.__name__: part
-    for part in (long_training, killed_training, recipes, hostile_folders, full_disk, killed_sweep)
+    for part in (long_training, killed_training, full_disk, killed_sweep, recipes, hostile_folders)
 }
 #: What a part is to reach in half an hour; the others are repeated as long as there is time.
 WANTED = {"recipes": RECIPES, "hostile_folders": FOLDERS, "long_training": EPOCHS}
@@ -491,7 +491,7 @@ def once(part: str, seed: int, **how_much: int) -> Counts:
 
 
 def rounds(seconds: float, seed: int) -> Iterator[tuple[str, int]]:
-    """The parts in turn, each with a seed, until the time is over and each has reached its share."""
+    """The parts in turn, each once at least, until the time is over and each has reached its share."""
     begun, share = time.monotonic(), min(1.0, seconds / SECONDS)
     reached = Counts()
     for number in range(10**9):
@@ -499,7 +499,7 @@ def rounds(seconds: float, seed: int) -> Iterator[tuple[str, int]]:
         left = False
         for part in PARTS:
             more = reached[part] < share * WANTED.get(part, 0)
-            if more or (not over and part not in WANTED):
+            if more or (part not in WANTED and (not over or number == 0)):
                 reached[part] += amount(part)
                 left = left or more
                 yield part, random.Random(f"{seed} {part} {number}").getrandbits(32)
