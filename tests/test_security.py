@@ -148,6 +148,4 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"At most {load.MAX_BYTES // 1024} KiB, {values} values" in text
     assert f", {yaml12.MAX_DEPTH} levels" in text
     assert PIL.Image.MAX_IMAGE_PIXELS is not None
-    assert (
-        f"more than {round(2 * PIL.Image.MAX_IMAGE_PIXELS / 1e6)} million pixels" in text
-    )
+    assert f"more than {round(2 * PIL.Image.MAX_IMAGE_PIXELS / 1e6)} million pixels" in text
