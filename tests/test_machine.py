@@ -109,8 +109,9 @@ def test_a_c_library_without_mallopt_is_left_as_it_is(monkeypatch):
 
 #: A process in which nothing is to be had that macOS lacks.
 BARE = """
-import os, sys, ctypes
+import os, sys, sysconfig, ctypes
 import psutil, torch  # their own parts are made for this system
+sysconfig.get_config_vars()
 del os.sched_getaffinity
 sys.platform = "darwin"
 whole = ctypes.CDLL

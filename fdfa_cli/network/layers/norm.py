@@ -159,8 +159,7 @@ class LayerNorm(Layer):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Saves x, each sample's mean and its 1/√(s² + ε)."""
         weight, bias = (params[self.key(name)].to(x.dtype) for name in ("weight", "bias"))
-        given = x if x.ndim == 4 else x.contiguous()  # as torch 2.11 wants it
-        y, mean, rstd = torch.ops.aten.native_group_norm(given, weight, bias, *self._sizes(x), self.eps)
+        y, mean, rstd = torch.ops.aten.native_group_norm(_by_sample(x), weight, bias, *self._sizes(x), self.eps)
         return unit_by_unit(y), (x, mean, rstd)
 
     def jvp(
@@ -200,13 +199,21 @@ class LayerNorm(Layer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x, mean, rstd = saved
         result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.native_group_norm_backward(
-            dy, x, mean, rstd, gamma, *self._sizes(x), mask
+            _by_sample(dy), _by_sample(x), mean, rstd, gamma, *self._sizes(x), mask
         )
         return (unit_by_unit(result[0]), *result[1:]) if mask[0] else result
 
     def _sizes(self, x: torch.Tensor) -> tuple[int, int, int, int]:
         """Samples, channels, positions and groups, as torch's operators take them."""
         return len(x), self.channels, x[0, 0].numel(), 1
+
+
+def _by_sample(t: torch.Tensor) -> torch.Tensor:
+    """Vectors (B×N) sample by sample in memory, and images as they lie.
+
+    Torch does that itself, but 2.11 refuses other vectors in one kernel and misreads them in the other.
+    """
+    return t if t.ndim == 4 else t.contiguous()
 
 
 def _positions(x: torch.Tensor) -> torch.Tensor:
