@@ -353,7 +353,7 @@ def test_a_tensor_left_on_the_cpu_is_found(fake, monkeypatch, device, found):
     if found:
         train(fake, [recipe("mlp", "rule=bp")])
     else:
-        with pytest.raises(RuntimeError, match="on the same device|two different devices"):
+        with pytest.raises(RuntimeError, match=r"on the same device|two different devices"):
             train(fake, [recipe("mlp", "rule=bp")])
 
 

@@ -159,7 +159,8 @@ class LayerNorm(Layer):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Saves x, each sample's mean and its 1/√(s² + ε)."""
         weight, bias = (params[self.key(name)].to(x.dtype) for name in ("weight", "bias"))
-        y, mean, rstd = torch.ops.aten.native_group_norm(_by_sample(x), weight, bias, *self._sizes(x), self.eps)
+        given = (_by_sample(x), weight, bias, *self._sizes(x), self.eps)
+        y, mean, rstd = torch.ops.aten.native_group_norm(*given)
         return unit_by_unit(y), (x, mean, rstd)
 
     def jvp(
