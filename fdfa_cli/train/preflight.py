@@ -17,6 +17,7 @@ from fdfa_cli.data.base import Counts
 from fdfa_cli.errors import DataNotFound, UsageError
 from fdfa_cli.recipe.resolve import check_batches
 from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.runs.run import is_folder
 from fdfa_cli.train.device import chosen, free_memory
 from fdfa_cli.train.footprint import IMPORT, Footprint, footprint, size
 
@@ -136,7 +137,7 @@ def _require_room(needs: Sequence[Need], results: Path, at_once: int, ignore: bo
 def _nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     folder = folder.absolute()
-    return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    return next((path for path in (folder, *folder.parents) if is_folder(path)), Path("/"))
 
 
 def _mention_classes(recipe: Recipe) -> None:
