@@ -479,8 +479,9 @@ def amount(part: str) -> int:
 
 def once(part: str, seed: int, **how_much: int) -> Counts:
     """One round of a part in a folder that goes afterwards, unless the part has found something."""
-    folder = Path(tempfile.mkdtemp(prefix=f"fdfa-soak-{part}-"))
+    folder: Path | None = None
     try:
+        folder = Path(tempfile.mkdtemp(prefix=f"fdfa-soak-{part}-"))
         counts = PARTS[part](folder, seed, **how_much)
     except Exception as error:
         kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
