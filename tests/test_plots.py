@@ -377,7 +377,10 @@ def report(*arguments: object, **environment: str) -> subprocess.CompletedProces
 def test_two_reports_of_the_same_runs_are_byte_identical(tmp_path):
     grid(tmp_path / "runs")
     for number, lr in enumerate((1e-3, 1e-2), start=100):  # another task, with diagnostics
-        found = [{"epoch": e, "blocks": [{"block": 1, "signal_cosine": lr, "variance": lr}]} for e in (0, 1)]
+        blocks = [{"block": 1, "signal_cosine": lr, "variance": lr}]
+        found = [
+            {"step": int(e), "epoch": e, "seconds": 0.1, "blocks": blocks, "phases": {}} for e in (0.0, 1.0)
+        ]
         store(tmp_path / "runs", number, row={"diagnostics": found}, optimizer__lr=lr, network__name="cnn")
     (tmp_path / "rc").mkdir()
     (tmp_path / "rc" / "matplotlibrc").write_text("font.size: 30\naxes.grid: False\nsvg.hashsalt: other\n")
