@@ -42,10 +42,11 @@ test-oldest: ## tests with the oldest packages that pyproject.toml allows, in an
 soak: $(STAMP)  ## kills, full disks, hostile folders, generated recipes and a long training; SECONDS=1800
 	$(BIN)/python tests/soak.py --seconds $(SECONDS) --out docs/soak.json
 
-lint: $(STAMP)  ## ruff, format check, strict mypy
+lint: $(STAMP)  ## ruff, format check, strict mypy, and the order of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 audit: $(STAMP) ## known vulnerabilities of what this is installed with, by pip-audit
 	$(BIN)/python .ci/audit.py

@@ -26,11 +26,11 @@ import torch
 from steps import store
 
 from fdfa_cli.data import data_root
+from fdfa_cli.data.base import DATA
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.registry import DATA
-from fdfa_cli.runs import scan
-from fdfa_cli.train.session import Session
-from fdfa_cli.train.stack import Stack
+from fdfa_cli.storage import scan
+from fdfa_cli.training.session import Session
+from fdfa_cli.training.stack import Stack
 
 TRIALS = 32
 #: A trial's step in the stack over its step alone must not exceed this (2 CPU cores).

@@ -22,7 +22,7 @@ from rich.table import Table
 from steps import Task, store, times
 from torch import nn
 
-from fdfa_cli.train.allocator import keep_freed_memory
+from fdfa_cli.training.allocator import keep_freed_memory
 
 RULES = ("torch", "bp", "dfa", "drtp", "fdfa", "fdfa-s", "fg-a", "fg-w")
 INPUTS = (1, 28, 28)

@@ -14,7 +14,7 @@ which a figure of one process then consists in part. Linux only: the kernel's hi
 
 With --trainings, whole trainings of every rule: a step or two of a recipe's batch size on the recipe's data,
 and a batch of evaluation, with the C library as `fdfa train` sets it. A figure is what the process adds to
-what it held when torch was loaded, beside what `fdfa_cli.train.footprint` says beforehand.
+what it held when torch was loaded, beside what `fdfa_cli.training.footprint` says beforehand.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ from steps import status, store
 from fdfa_cli.data import data_root
 from fdfa_cli.data.base import Subset
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.registry import RULES as REGISTRY
-from fdfa_cli.runs import Run
-from fdfa_cli.train import loop
-from fdfa_cli.train.footprint import EVALUATION_BATCH, footprint
-from fdfa_cli.train.launch import facts
-from fdfa_cli.train.progress import Quiet
-from fdfa_cli.train.session import Session
+from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.rules.base import RULES as REGISTRY
+from fdfa_cli.storage import Run
+from fdfa_cli.training import loop
+from fdfa_cli.training.footprint import EVALUATION_BATCH, footprint
+from fdfa_cli.training.progress import Quiet
+from fdfa_cli.training.session import Session
 
 DEPTHS = (4, 8, 16, 32)
 WIDTH, BATCH, INPUTS, CLASSES = 64, 8192, 64, 10

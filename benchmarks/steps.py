@@ -39,10 +39,10 @@ from torch import nn
 
 from fdfa_cli.data.base import Subset
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.registry import RULES
-from fdfa_cli.runs import foreign_folder
-from fdfa_cli.train.allocator import keep_freed_memory
-from fdfa_cli.train.session import Session
+from fdfa_cli.rules.base import RULES
+from fdfa_cli.storage import foreign_folder
+from fdfa_cli.training.allocator import keep_freed_memory
+from fdfa_cli.training.session import Session
 
 WARM_UP = 5
 #: Timed steps of a contender's turn: whole rounds of networks of two and of three blocks.

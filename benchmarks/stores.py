@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fdfa_cli.compare.plan import plan
+from fdfa_cli.comparisons.plan import plan
+from fdfa_cli.document.load import Place, load
 from fdfa_cli.recipe.library import find
-from fdfa_cli.recipe.load import Place, load
 from fdfa_cli.recipe.overrides import assign
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.runs import Run
-from fdfa_cli.sweep.run import folder_of
-from fdfa_cli.train.launch import facts
+from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.storage import Run
+from fdfa_cli.trials.runner import folder_of
 
 RECIPE = "digits/mlp"
 RULES = ("bp", "dfa")

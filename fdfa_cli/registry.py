@@ -22,20 +22,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, field_validator
 from pydantic_core import CoreSchema, core_schema
 
 from fdfa_cli.errors import UnknownName, UsageError
-
-if TYPE_CHECKING:
-    from fdfa_cli.data.base import Data
-    from fdfa_cli.network.base import NetworkOptions
-    from fdfa_cli.rules.base import Rule
-    from fdfa_cli.train.optimizers import Optimizer
-    from fdfa_cli.train.schedules import Schedule
-
 
 #: The largest number that an option takes, up or down. Tensors are float32, which ends at 3.4e38: a sum, a
 #: range or a product of some such options must still be one of its numbers.
@@ -167,10 +159,3 @@ def _load_entry_point(entry: importlib.metadata.EntryPoint) -> None:
         package = entry.dist.name if entry.dist else entry.value
         message = f"the plugin {entry.name!r} of package {package!r} fails to load: {error}"
         raise UsageError(message) from error
-
-
-RULES: Registry[Rule] = Registry("rule", "fdfa_cli.rules")
-NETWORKS: Registry[NetworkOptions] = Registry("network", "fdfa_cli.network.zoo")
-DATA: Registry[Data] = Registry("data set", "fdfa_cli.data")
-OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "fdfa_cli.train.optimizers")
-SCHEDULES: Registry[Schedule] = Registry("schedule", "fdfa_cli.train.schedules")

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from fdfa_cli.data import data_root as default_data_root
-from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
+from fdfa_cli.data.base import DATA
+from fdfa_cli.network.base import NETWORKS
+from fdfa_cli.optim.optimizers import OPTIMIZERS
+from fdfa_cli.optim.schedules import SCHEDULES
+from fdfa_cli.rules.base import RULES
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +40,7 @@ RULE = '''\
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.direct import DirectFeedback
 
 @RULES.register

@@ -20,11 +20,10 @@ from typing import Any
 
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump, identities
-from fdfa_cli.runs import Run
-from fdfa_cli.train.launch import facts
-from fdfa_cli.train.loop import fit
-from fdfa_cli.train.progress import Quiet
+from fdfa_cli.recipe.write import dump, facts, identities
+from fdfa_cli.storage import Run
+from fdfa_cli.training.loop import fit
+from fdfa_cli.training.progress import Quiet
 
 #: One in so many is left whole.
 WHOLE = 4

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from fdfa_cli.runs import Run, scan
-from fdfa_cli.sweep.announcement import About, Announcement
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.trials.announcement import About, Announcement
 
 MACHINE = {"device": "cpu", "threads": 1, "workers": 1}
 

@@ -42,12 +42,11 @@ from test_sweep import BASE, store
 from fdfa_cli import cli
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.runs import Run
-from fdfa_cli.runs.provenance import provenance
-from fdfa_cli.train.launch import facts
-from fdfa_cli.train.loop import fit
-from fdfa_cli.train.progress import Quiet
+from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.storage import Run
+from fdfa_cli.storage.provenance import provenance
+from fdfa_cli.training.loop import fit
+from fdfa_cli.training.progress import Quiet
 
 #: What half an hour is to reach; a shorter soak reaches its share.
 SECONDS, FOLDERS, RECIPES, EPOCHS = 1800.0, 10_000, 10_000, 3_000

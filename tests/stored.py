@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump, identity
-from fdfa_cli.runs import Run
-from fdfa_cli.train.launch import facts
+from fdfa_cli.recipe.write import dump, facts, identity
+from fdfa_cli.storage import Run
 
 
 @cache

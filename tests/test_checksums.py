@@ -25,7 +25,7 @@ import torch.utils._pytree as pytree
 import yaml
 
 from fdfa_cli.cli import run
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 
 FILE = Path(__file__).with_name("checksums.json")
 

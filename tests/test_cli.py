@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,16 @@ from test_sweep import BASE, GRID, recipe, stopped, store, swept
 from test_tpe import PRUNED
 
 from fdfa_cli.cli import run as fdfa
+from fdfa_cli.document.load import parse
 from fdfa_cli.errors import UsageError
-from fdfa_cli.recipe.load import parse
-from fdfa_cli.runs import Run, scan
-from fdfa_cli.sweep.engines import Choice, Job
-from fdfa_cli.sweep.engines.cluster import Cluster
-from fdfa_cli.sweep.engines.news import Copy, End, News, Reporter
-from fdfa_cli.sweep.engines.remote import Task, pack, train
-from fdfa_cli.sweep.engines.work import work
-from fdfa_cli.sweep.names import EngineName
-from fdfa_cli.sweep.plan import plan
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.sweeps.plan import plan
+from fdfa_cli.trials.engines import Choice, Job
+from fdfa_cli.trials.engines.cluster import Cluster
+from fdfa_cli.trials.engines.news import Copy, End, News, Reporter
+from fdfa_cli.trials.engines.remote import Task, pack, train
+from fdfa_cli.trials.engines.work import work
+from fdfa_cli.trials.names import EngineName
 
 #: Seconds after which something is taken to hang; never waited for when all is well.
 HANGS = 240.0
@@ -168,7 +168,7 @@ def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(
         "import os, signal\n"
-        "from fdfa_cli.sweep.engines import work\n"
+        "from fdfa_cli.trials.engines import work\n"
         "fit = work.fit\n"
         "def deadly(recipe, *rest):\n"
         "    if recipe.training.seed == 1:\n"
@@ -324,7 +324,7 @@ class Machines:
     ],
 )
 def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monkeypatch):
-    monkeypatch.setattr("fdfa_cli.sweep.engines.cluster.connect", lambda address: Machines(*machines))
+    monkeypatch.setattr("fdfa_cli.trials.engines.cluster.connect", lambda address: Machines(*machines))
     small = plan(parse((BASE.replace("cpu", device) + GRID).encode(), "r.yaml"))
     work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
     cluster = Cluster(work, None)
@@ -338,7 +338,7 @@ def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monke
      ("device: 'cuda:1'", "write cuda")],
 )  # fmt: skip
 def test_what_no_machine_has_is_said_at_once(training, message, monkeypatch):
-    monkeypatch.setattr("fdfa_cli.sweep.engines.cluster.connect", lambda address: Machines({"CPU": 4}))
+    monkeypatch.setattr("fdfa_cli.trials.engines.cluster.connect", lambda address: Machines({"CPU": 4}))
     small = plan(parse((BASE.replace("device: cpu", training) + GRID).encode(), "r.yaml"))
     work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
     with pytest.raises(UsageError, match=message):

@@ -15,17 +15,16 @@ import pytest
 import scipy.stats
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.compare.plan import TUNED, Task, plan, tuning
-from fdfa_cli.compare.summary import Summary, summarise
-from fdfa_cli.compare.table import across, for_people, for_programs
-from fdfa_cli.recipe.load import parse
+from fdfa_cli.comparisons.plan import TUNED, Task, plan, tuning
+from fdfa_cli.comparisons.summary import Summary, summarise
+from fdfa_cli.comparisons.table import across, for_people, for_programs
+from fdfa_cli.document.load import parse
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read, resolve
-from fdfa_cli.recipe.write import dump, identity
-from fdfa_cli.runs import Run, scan
-from fdfa_cli.sweep.plan import Trial
-from fdfa_cli.sweep.store import Store
-from fdfa_cli.train.launch import facts
+from fdfa_cli.recipe.write import dump, facts, identity
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.trials.plan import Trial
+from fdfa_cli.trials.store import Store
 
 BASE = """\
 data: {name: digits, limit: 200}

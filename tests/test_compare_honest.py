@@ -9,15 +9,15 @@ from pathlib import Path
 from test_compare import BASE, task
 
 from fdfa_cli import cli
-from fdfa_cli.compare.summary import Summary, as_json, summarise
-from fdfa_cli.compare.table import across, for_people, for_programs
-from fdfa_cli.recipe.load import parse
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.runs import Run
-from fdfa_cli.sweep.plan import Plan, Trial, plan
-from fdfa_cli.sweep.store import Store
-from fdfa_cli.sweep.table import standings, stored, table
-from fdfa_cli.train.launch import facts
+from fdfa_cli.comparisons.summary import Summary, as_json, summarise
+from fdfa_cli.comparisons.table import across, for_people, for_programs
+from fdfa_cli.document.load import parse
+from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.storage import Run
+from fdfa_cli.sweeps.plan import Plan, plan
+from fdfa_cli.sweeps.table import standings, stored, table
+from fdfa_cli.trials.plan import Trial
+from fdfa_cli.trials.store import Store
 
 SECTION = "  rules: [bp, dfa]\n  seeds: 3\n"
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 

@@ -24,13 +24,12 @@ from pydantic import ValidationError
 
 from fdfa_cli.data import Splits, Subset, digits, status
 from fdfa_cli.data import data_root as default_data_root
-from fdfa_cli.data.base import Data
+from fdfa_cli.data.base import DATA, Data
 from fdfa_cli.data.cifar import Cifar10, Cifar100
 from fdfa_cli.data.image_folder import ImageFolder
 from fdfa_cli.data.mnist import FashionMnist, Mnist
 from fdfa_cli.data.split import stratified
 from fdfa_cli.errors import DataCorrupt, DataNotFound, FdfaError, UsageError
-from fdfa_cli.registry import DATA
 
 CPU = torch.device("cpu")
 REAL = [pytest.param(name, marks=pytest.mark.real_data(name)) for name in ("mnist", "cifar10")]
@@ -172,7 +171,7 @@ def test_shapes_classes_and_status_need_neither_torch_nor_files(tmp_path: Path) 
     program = """if True:
         import json, pathlib, sys
         from fdfa_cli.data import status
-        from fdfa_cli.registry import DATA
+        from fdfa_cli.data.base import DATA
         told = {n: [m().shape(), m().classes()] for n, m in DATA.models().items() if n != "image_folder"}
         told["cifar100, 224"] = [DATA.get("cifar100")(resize=224).shape(), 100]
         states = {s.name: s.state for s in status(pathlib.Path(sys.argv[1]))}

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as reference
 
 from fdfa_cli.data import Splits, Subset
+from fdfa_cli.data.base import DATA
 from fdfa_cli.data.images import ImageData
 from fdfa_cli.data.transform import RATIO, Crop, Flip, ResizedCrop, Transform, resample
-from fdfa_cli.registry import DATA
 
 CPU = torch.device("cpu")
 REAL = [pytest.param(name, marks=pytest.mark.real_data(name)) for name in ("mnist", "cifar10")]

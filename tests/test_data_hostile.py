@@ -33,7 +33,7 @@ from fdfa_cli.data.mnist import Mnist
 from fdfa_cli.data.picture import Fit, decode
 from fdfa_cli.data.shipping import digest, provide
 from fdfa_cli.errors import DataCorrupt, DataNotFound, FdfaError, UsageError
-from fdfa_cli.runs.files import lock
+from fdfa_cli.storage.files import lock
 
 CPU = torch.device("cpu")
 #: Grey levels of 16 bits from end to end, and what they are of 8 bits: value / 257, rounded.

@@ -29,7 +29,6 @@ from fdfa_cli.diagnostics import figures as figures_of
 from fdfa_cli.diagnostics.figures import Moments, dead, spread
 from fdfa_cli.diagnostics.meters import Scales
 from fdfa_cli.diagnostics.moment import Moment, moments
-from fdfa_cli.diagnostics.options import Diagnostics
 from fdfa_cli.diagnostics.probe import Probe
 from fdfa_cli.diagnostics.watch import Record, watched
 from fdfa_cli.errors import Interrupted
@@ -38,14 +37,14 @@ from fdfa_cli.network.layers import Linear, Mode, ModuleLayer
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.network.zoo.cnn import CNN
 from fdfa_cli.network.zoo.mlp import MLP
+from fdfa_cli.recipe.diagnostics import Diagnostics
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
-from fdfa_cli.runs import Run
-from fdfa_cli.train.loop import fit
-from fdfa_cli.train.progress import Quiet
+from fdfa_cli.rules.base import RULES, Rule
+from fdfa_cli.storage import Run
+from fdfa_cli.training.loop import fit
+from fdfa_cli.training.progress import Quiet
 
 CLASSES = 3
 PLAIN = MLP(hidden=(6, 5), norm="none").build((4,), CLASSES)

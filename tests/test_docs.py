@@ -12,8 +12,8 @@ import yaml
 from test_rules import RULES_TABLE
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.registry import RULES
 from fdfa_cli.report.rules_page import MEASURED, rules_page
+from fdfa_cli.rules.base import RULES
 
 ROOT = Path(__file__).parents[1]
 

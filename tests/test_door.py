@@ -19,20 +19,19 @@ from stored import stored_run
 
 from fdfa_cli import cli
 from fdfa_cli.data import data_root
+from fdfa_cli.document import yaml12
+from fdfa_cli.document.load import MAX_BYTES, load, parse, values
 from fdfa_cli.door import open_regular, open_to_append, read_regular
 from fdfa_cli.errors import RecipeError, RunDamaged, UsageError
-from fdfa_cli.recipe import yaml12
-from fdfa_cli.recipe.load import MAX_BYTES, load, parse, values
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.runs import Run, scan
-from fdfa_cli.runs.run import remove_abandoned
-from fdfa_cli.sweep.announcement import ANNOUNCEMENT, Announcement
-from fdfa_cli.sweep.store import Store
-from fdfa_cli.train import checkpoint
-from fdfa_cli.train.launch import facts
-from fdfa_cli.train.loop import fit
-from fdfa_cli.train.progress import Quiet
+from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage.run import remove_abandoned
+from fdfa_cli.training import checkpoint
+from fdfa_cli.training.loop import fit
+from fdfa_cli.training.progress import Quiet
+from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement
+from fdfa_cli.trials.store import Store
 
 NO_FILES = ["pipe", "device", "endless", "folder", "loop", "missing", "large"]
 
@@ -132,7 +131,7 @@ def test_a_recipe_that_is_no_file_is_refused(tmp_path, kind, capsys):
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "a link to a file"])
 def test_a_sweeps_lock_that_is_no_file_is_a_usage_error(tmp_path, kind):
-    from fdfa_cli.sweep.store import open_store
+    from fdfa_cli.trials.store import open_store
 
     if kind == "a link to a file":
         (tmp_path / ".lock").symlink_to(tmp_path / "x")
@@ -420,7 +419,7 @@ def stopped(paused, tmp_path) -> Path:
 def session_of(path: Path) -> object:
     """A new session of the run's recipe."""
     from fdfa_cli.recipe.resolve import resolve
-    from fdfa_cli.train.session import Session
+    from fdfa_cli.training.session import Session
 
     recipe = resolve(load(path / "recipe.yaml")).recipe
     train = recipe.data.load(data_root(), torch.device("cpu")).train
@@ -616,7 +615,7 @@ def test_a_run_whose_rows_lack_what_the_end_sums_up_comes_to_its_end(stopped):
     ],
 )
 def test_a_run_goes_on_with_the_threads_that_it_had(monkeypatch, capsys, stored, wanted, default, used, said):
-    from fdfa_cli.train import launch
+    from fdfa_cli.training import launch
 
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: default)
@@ -661,7 +660,7 @@ KILLED = """
     import os, sys
     from datetime import UTC, datetime
     from pathlib import Path
-    from fdfa_cli.runs import Run
+    from fdfa_cli.storage import Run
     def watch(event, arguments):
         if event == "os.rename" and str(arguments[0]).endswith(".new"):
             if sys.argv[2] == "killed":

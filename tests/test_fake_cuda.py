@@ -29,16 +29,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fdfa_cli import machine, streams
 from fdfa_cli.data.base import Splits, Subset
 from fdfa_cli.network.layers import Linear
+from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.registry import OPTIMIZERS, RULES
 from fdfa_cli.rules.backprop import Backprop
-from fdfa_cli.train import checkpoint, loop, session, tape, total
-from fdfa_cli.train.course import Course, Pace
-from fdfa_cli.train.grouping import groups
-from fdfa_cli.train.progress import Bar
-from fdfa_cli.train.session import Session
-from fdfa_cli.train.stack import Stack
+from fdfa_cli.rules.base import RULES
+from fdfa_cli.training import checkpoint, loop, session, tape, total
+from fdfa_cli.training.course import Course, Pace
+from fdfa_cli.training.grouping import groups
+from fdfa_cli.training.progress import Bar
+from fdfa_cli.training.session import Session
+from fdfa_cli.training.stack import Stack
 
 GPU = torch.device("cuda", 0)
 #: Who may wait for the device, and what for.

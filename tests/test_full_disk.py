@@ -16,8 +16,8 @@ from stored import stored_run
 from test_train import assert_same_run
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.runs import Run, files, scan
-from fdfa_cli.train import course
+from fdfa_cli.storage import Run, files, scan
+from fdfa_cli.training import course
 
 TRAIN = ("train", "digits/fdfa", "network.hidden=[8]", "training.epochs=3", "training.device=cpu")
 FOUR = """
@@ -316,7 +316,7 @@ def test_a_training_goes_on_without_tensorboard(tmp_path, whole, monkeypatch, ca
     """What could not be written is written by `fdfa report`, as is said, once."""
     results, folder = tmp_path / "results", tmp_path / "events"
     write = files.append_whole
-    from fdfa_cli.runs import events
+    from fdfa_cli.storage import events
 
     def full(path: Path, *rest: Any) -> None:
         raise files.DiskFull(f"{path}: {os.strerror(errno.ENOSPC)}")

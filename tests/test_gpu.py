@@ -14,11 +14,11 @@ from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.runs import Run
-from fdfa_cli.sweep.engines import Job
-from fdfa_cli.sweep.engines.work import work, work_stacked
-from fdfa_cli.train.session import Session
-from fdfa_cli.train.stack import Stack
+from fdfa_cli.storage import Run
+from fdfa_cli.training.session import Session
+from fdfa_cli.training.stack import Stack
+from fdfa_cli.trials.engines import Job
+from fdfa_cli.trials.engines.work import work, work_stacked
 
 GPU = "cuda"
 pytestmark = [

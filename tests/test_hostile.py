@@ -15,7 +15,7 @@ import pytest
 from hostile_runs import Made, make
 
 from fdfa_cli import cli
-from fdfa_cli.runs import Run, scan
+from fdfa_cli.storage import Run, scan
 
 #: Seconds after which a command counts as hanging: many times what the slowest takes.
 PATIENCE = 600

@@ -24,8 +24,8 @@ from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html import page
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import Condition, SortKey
-from fdfa_cli.runs import Run, scan
-from fdfa_cli.runs.provenance import quote
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage.provenance import quote
 
 HOSTILE = '</script></style><img src=x onerror="window.hacked=1">&amp;\'"`'
 VOID = {"meta", "link", "input", "br", "img", "path", "use", "rect"}

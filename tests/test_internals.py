@@ -21,12 +21,12 @@ from fdfa_cli.network.layers.base import Mode
 from fdfa_cli.network.layers.memory import channels_last, wrapped
 from fdfa_cli.network.layers.pool import AdaptiveAvgPool2d
 from fdfa_cli.network.layers.products import LARGE, inner
+from fdfa_cli.optim.optimizers import OPTIMIZERS
+from fdfa_cli.optim.state import Ledger
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.registry import OPTIMIZERS
-from fdfa_cli.train import tape
-from fdfa_cli.train.ledger import Ledger
-from fdfa_cli.train.session import Session
-from fdfa_cli.train.stack import Stack
+from fdfa_cli.training import tape
+from fdfa_cli.training.session import Session
+from fdfa_cli.training.stack import Stack
 
 CPU = torch.device("cpu")
 EPS = torch.finfo(torch.float32).eps

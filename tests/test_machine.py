@@ -18,8 +18,8 @@ from fdfa_cli import machine
 from fdfa_cli.diagnostics import figures
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.recipe.schema import Training
-from fdfa_cli.sweep import engines
-from fdfa_cli.train import allocator, device, total
+from fdfa_cli.training import allocator, device, total
+from fdfa_cli.trials import engines
 
 # --- cores and memory --------------------------------------------------------------------------------------
 

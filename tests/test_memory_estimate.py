@@ -24,15 +24,16 @@ from fdfa_cli.data.base import Counts
 from fdfa_cli.errors import FdfaError, UsageError
 from fdfa_cli.network.layers import Mode, processor
 from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.optim.optimizers import OPTIMIZERS
+from fdfa_cli.optim.state import Ledger
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.registry import OPTIMIZERS, RULES
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.step import Step
 from fdfa_cli.streams import Draw
-from fdfa_cli.train import footprint as footprints
-from fdfa_cli.train import preflight
-from fdfa_cli.train.footprint import EVALUATION_BATCH, footprint, memory_in_words, size
-from fdfa_cli.train.ledger import Ledger
+from fdfa_cli.training import footprint as footprints
+from fdfa_cli.training import preflight
+from fdfa_cli.training.footprint import EVALUATION_BATCH, footprint, memory_in_words, size
 
 #: What an estimate may be off.
 LEAST, MOST = 0.67, 1.5
@@ -299,7 +300,7 @@ def test_a_training_that_runs_out_of_memory_has_failed_and_says_so(
     def exhausted(*_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes.")
 
-    monkeypatch.setattr("fdfa_cli.train.session.Session.step", exhausted)
+    monkeypatch.setattr("fdfa_cli.training.session.Session.step", exhausted)
     said = say(capsys, 1, *COMMANDS[command], "--results", str(tmp_path))
     (stored, *_) = tmp_path.rglob("run.json")
     assert '"failed"' in stored.read_text()

@@ -18,14 +18,13 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from fdfa_cli.errors import UsageError
-from fdfa_cli.network.base import Network, NetworkOptions
+from fdfa_cli.network.base import NETWORKS, Network, NetworkOptions
 from fdfa_cli.network.layers import Mode
 from fdfa_cli.network.losses import LOSSES, Batch, one_hot
 from fdfa_cli.network.zoo.alexnet import AlexNet
 from fdfa_cli.network.zoo.cnn import CNN
 from fdfa_cli.network.zoo.mlp import MLP
 from fdfa_cli.network.zoo.resnet import ResNet
-from fdfa_cli.registry import NETWORKS
 from fdfa_cli.streams import Shape, sample, stream
 
 B, C = 6, 5  # samples, classes
@@ -379,7 +378,7 @@ def test_options_that_make_no_network(
 def test_building_needs_no_torch() -> None:
     program = (
         "import sys\n"
-        "from fdfa_cli.registry import NETWORKS\n"
+        "from fdfa_cli.network.base import NETWORKS\n"
         "for model in NETWORKS.models().values():\n"
         "    network = model().build((3, 32, 32), 10)\n"
         "    network.parameters(), network.buffers(), network.noise(4), network.at_activations\n"

@@ -17,7 +17,7 @@ from stored import stored_run
 
 from fdfa_cli import output
 from fdfa_cli.errors import OutputLost, ReaderGone
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
 
 TRAIN = ("train", "digits/fdfa", "network.hidden=[16]", "training.device=cpu")
 TWICE = (*TRAIN, "training.epochs=2")
@@ -325,7 +325,7 @@ import time
 from pathlib import Path
 from typing import Literal
 from fdfa_cli.network.zoo.mlp import MLP
-from fdfa_cli.registry import NETWORKS
+from fdfa_cli.network.base import NETWORKS
 
 @NETWORKS.register
 class Large(MLP):

@@ -24,7 +24,7 @@ from fdfa_cli import cli
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.plots import PLOTS, DoesNotApply, Material, Picture
 from fdfa_cli.report.plots.style import COLORS, DARK, INK, OVERLAID, house_style, look
-from fdfa_cli.runs import scan
+from fdfa_cli.storage import scan
 
 WIDTHS = (4.0, 7.5, 10.0)
 HOSTILE = r"_a $\frac$ x^2 </svg>"

@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from test_broken_recipes import GOOD
 
+from fdfa_cli.document.load import parse
 from fdfa_cli.errors import RecipeError, Unsupported
-from fdfa_cli.recipe.load import parse
+from fdfa_cli.optim.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import Resolved, resolve
 from fdfa_cli.recipe.schema import Recipe, Training
-from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
-from fdfa_cli.rules.base import Rule
-from fdfa_cli.train.optimizers import SGD, Adam, Optimizer
+from fdfa_cli.registry import Choice
+from fdfa_cli.rules.base import RULES, Rule
 
 
 class Probe(Rule):

@@ -16,14 +16,14 @@ from test_broken_recipes import BROKEN, GOOD
 from test_recipe import FILE, SCALARS, recipe, resolved
 
 from fdfa_cli.cli import run
+from fdfa_cli.document.load import Document, parse
 from fdfa_cli.errors import RecipeError, UnknownName, UsageError
 from fdfa_cli.recipe import library
 from fdfa_cli.recipe.editor import json_schema
-from fdfa_cli.recipe.load import Document, parse
 from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.schema import EXECUTION_FIELDS, OPTIONAL, Training
 from fdfa_cli.recipe.write import dump, identity
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 
 # ------------------------------------------------------------------------------------------ writing
 
@@ -258,7 +258,7 @@ def test_a_plugin_s_rule_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "from typing import Literal\n"
-        "from fdfa_cli.registry import RULES\n"
+        "from fdfa_cli.rules.base import RULES\n"
         "from fdfa_cli.rules.backprop import Backprop\n"
         "@RULES.register\n"
         "class Mine(Backprop):\n"

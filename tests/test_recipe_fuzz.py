@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from test_broken_recipes import GOOD
 from test_recipe import FILE
 
+from fdfa_cli.document.load import parse
 from fdfa_cli.errors import RecipeError
-from fdfa_cli.recipe.load import parse
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import resolve
 

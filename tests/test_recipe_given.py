@@ -9,13 +9,13 @@ import pytest
 from test_recipe import FILE, recipe
 
 from fdfa_cli import cli
-from fdfa_cli.compare import plan as comparison
+from fdfa_cli.comparisons import plan as comparison
+from fdfa_cli.document.load import parse
 from fdfa_cli.errors import RecipeError
-from fdfa_cli.recipe.load import parse
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.write import dump
-from fdfa_cli.sweep import plan as sweeping
+from fdfa_cli.sweeps import plan as sweeping
 
 # overrides of which the last throws away the first, and what is said of it
 LOST = [

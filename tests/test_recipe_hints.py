@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from fdfa_cli import cli
+from fdfa_cli.data.base import DATA
 from fdfa_cli.errors import RecipeError, UsageError
+from fdfa_cli.network.base import NETWORKS
+from fdfa_cli.optim.optimizers import OPTIMIZERS
+from fdfa_cli.optim.schedules import SCHEDULES
 from fdfa_cli.recipe import explain, library
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
+from fdfa_cli.rules.base import RULES
 
 # what is written -> the whole hint about it
 HINTS = {

@@ -23,15 +23,15 @@ from stored import stored_run
 
 from fdfa_cli import cli
 from fdfa_cli.commands.report import Format, report
-from fdfa_cli.compare.stats import Mean
 from fdfa_cli.errors import RunDamaged, UsageError
 from fdfa_cli.printable import printable
 from fdfa_cli.report import export, terminal
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
-from fdfa_cli.report.tables import SUMMARY, Column, Table
-from fdfa_cli.runs import Run, scan
+from fdfa_cli.stats import Mean
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.tables import SUMMARY, Column, Table
 
 HOSTILE = r"[bold red]a\[/]|b_c*d*`e`<i>&amp;{~}^$#%--\LaTeX"
 PROGRAM = "import sys; from fdfa_cli.cli import run; sys.exit(run(['report', *sys.argv[1:]]))"

@@ -23,8 +23,8 @@ from fdfa_cli.report.html import page
 from fdfa_cli.report.plots import DoesNotApply
 from fdfa_cli.report.plots.ranking import stacked
 from fdfa_cli.report.query import Query
-from fdfa_cli.runs import scan
-from fdfa_cli.sweep.announcement import About, Announcement
+from fdfa_cli.storage import scan
+from fdfa_cli.trials.announcement import About, Announcement
 
 BP, DFA = (0.91, 0.93, 0.92), (0.85, 0.88, 0.83)
 

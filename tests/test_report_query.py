@@ -18,7 +18,7 @@ from scipy import stats
 from stored import stored_run
 
 from fdfa_cli import cli
-from fdfa_cli.recipe.load import parse
+from fdfa_cli.document.load import parse
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump

@@ -24,9 +24,9 @@ from fdfa_cli.report.follow import Follower
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import Condition
 from fdfa_cli.report.watch import fitting, heading
-from fdfa_cli.runs import Run
-from fdfa_cli.runs.events import export
-from fdfa_cli.sweep.store import Store
+from fdfa_cli.storage import Run
+from fdfa_cli.storage.events import export
+from fdfa_cli.trials.store import Store
 
 ROOT = Path(__file__).parents[1]
 HERE = os.environ | {"PYTHONPATH": str(ROOT)}

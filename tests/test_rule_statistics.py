@@ -22,14 +22,13 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Conv2d, Linear, Mode
 from fdfa_cli.network.zoo.cnn import CNN
 from fdfa_cli.network.zoo.mlp import MLP
+from fdfa_cli.optim.state import Ledger
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.forward_forward import wrong_labels
 from fdfa_cli.streams import sample
-from fdfa_cli.train.ledger import Ledger
-from fdfa_cli.train.loop import evaluate
-from fdfa_cli.train.session import Session
+from fdfa_cli.training.loop import evaluate
+from fdfa_cli.training.session import Session
 
 DRAWS = 40_000
 CLASSES = 3

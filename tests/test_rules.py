@@ -30,20 +30,18 @@ from fdfa_cli.network.zoo.alexnet import AlexNet
 from fdfa_cli.network.zoo.cnn import CNN
 from fdfa_cli.network.zoo.mlp import MLP
 from fdfa_cli.network.zoo.resnet import ResNet
+from fdfa_cli.optim.optimizers import Adam
+from fdfa_cli.optim.schedules import Exponential
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.registry import RULES
+from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.rules import step as rules
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.step import Update
-from fdfa_cli.runs import Run
-from fdfa_cli.train.launch import facts
-from fdfa_cli.train.loop import fit
-from fdfa_cli.train.optimizers import Adam
-from fdfa_cli.train.progress import Quiet
-from fdfa_cli.train.schedules import Exponential
-from fdfa_cli.train.session import Session
+from fdfa_cli.storage import Run
+from fdfa_cli.training.loop import fit
+from fdfa_cli.training.progress import Quiet
+from fdfa_cli.training.session import Session
 
 #: Epochs of digits/mlp, which has 30, in the tests of learning.
 EPOCHS = 10

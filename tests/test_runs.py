@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fdfa_cli.errors import DiskFull, Diverged, Interrupted, RunDamaged, UsageError
-from fdfa_cli.runs import (
+from fdfa_cli.storage import (
     STATUSES,
     Record,
     Run,
@@ -33,8 +33,8 @@ from fdfa_cli.runs import (
     scan,
     summarise,
 )
-from fdfa_cli.runs.files import dump_json, load_json
-from fdfa_cli.runs.provenance import anonymous, checkout
+from fdfa_cli.storage.files import dump_json, load_json
+from fdfa_cli.storage.provenance import anonymous, checkout
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 FACTS = {"data": "digits", "network": "mlp", "rule": "fdfa", "seed": 3, "identity": "ab12cd34" * 8}
@@ -113,7 +113,7 @@ def test_eight_processes_in_one_second_get_eight_folders(tmp_path):
         import sys
         from datetime import UTC, datetime
         from pathlib import Path
-        from fdfa_cli.runs import Run
+        from fdfa_cli.storage import Run
         facts = {"data": "d", "network": "n", "rule": "r", "seed": int(sys.argv[2]), "identity": "0" * 64}
         clock = lambda: datetime(2026, 1, 2, tzinfo=UTC)
         sys.stdin.read(1)  # until all are there
@@ -144,7 +144,7 @@ def test_a_run_whose_creation_is_killed_is_there_whole_or_not_at_all(tmp_path):
         import os, sys
         from datetime import UTC, datetime
         from pathlib import Path
-        from fdfa_cli.runs import Run
+        from fdfa_cli.storage import Run
         left = 1_000
         def watch(event, arguments):
             global left
@@ -333,7 +333,7 @@ def test_a_status_clears_the_error_before_it(tmp_path):
 WRITER = """
     import sys
     from pathlib import Path
-    from fdfa_cli.runs import Run
+    from fdfa_cli.storage import Run
     run = Run.resume(Path(sys.argv[1]), ["fdfa", "train", "--resume"])
     run.update("running")
     run.append({"epoch": 4, "train_loss": 0.0625})
@@ -401,7 +401,7 @@ def test_a_file_whose_writer_is_killed_keeps_its_old_content(tmp_path):
     code = """
         import os, sys
         from pathlib import Path
-        from fdfa_cli.runs import atomic_write
+        from fdfa_cli.storage import atomic_write
         def half(stream):
             stream.write(b"ne")
             stream.flush()
@@ -694,7 +694,7 @@ def test_only_one_small_file_of_a_finished_run_is_opened(tmp_path):
     code = """
         import sys
         from pathlib import Path
-        from fdfa_cli.runs import scan
+        from fdfa_cli.storage import scan
         opened = []
         def watch(event, arguments):
             if event == "open" and sys.argv[1] in str(arguments[0]):
@@ -733,7 +733,7 @@ def test_the_store_does_not_import_torch(tmp_path):
     code = """
         import sys
         from pathlib import Path
-        from fdfa_cli.runs import Run, scan
+        from fdfa_cli.storage import Run, scan
         Run.resume(Path(sys.argv[1]), ["fdfa"]).close()
         scan([Path(sys.argv[1])])
         print(sorted({"torch", "numpy", "pydantic", "yaml"} & set(sys.modules)))

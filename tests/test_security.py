@@ -22,9 +22,9 @@ import torch
 from soak import undisturbed
 
 from fdfa_cli import cli
-from fdfa_cli.recipe import load, yaml12
+from fdfa_cli.document import load, yaml12
 from fdfa_cli.report.html.reproduce import line
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
 
 
 @pytest.fixture

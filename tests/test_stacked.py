@@ -18,21 +18,21 @@ from fdfa_cli.network.layers import trials
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.registry import RULES
 from fdfa_cli.rules.backprop import Backprop
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.step import Update
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
 from fdfa_cli.streams import Draw
-from fdfa_cli.sweep.engines import Job, Outcome, batched, choose
-from fdfa_cli.sweep.engines.batched import LARGEST, Batched
-from fdfa_cli.sweep.engines.processes import Processes
-from fdfa_cli.sweep.engines.serial import Serial
-from fdfa_cli.sweep.engines.work import work, work_stacked
-from fdfa_cli.sweep.names import EngineName
-from fdfa_cli.train import footprint
-from fdfa_cli.train.grouping import groups
-from fdfa_cli.train.session import Session
-from fdfa_cli.train.stack import Stack
+from fdfa_cli.training import footprint
+from fdfa_cli.training.grouping import groups
+from fdfa_cli.training.session import Session
+from fdfa_cli.training.stack import Stack
+from fdfa_cli.trials.engines import Job, Outcome, batched, choose
+from fdfa_cli.trials.engines.batched import LARGEST, Batched
+from fdfa_cli.trials.engines.processes import Processes
+from fdfa_cli.trials.engines.serial import Serial
+from fdfa_cli.trials.engines.work import work, work_stacked
+from fdfa_cli.trials.names import EngineName
 
 SMALL = ("network.hidden=[12,9]", "training.epochs=2", "training.threads=1", "training.device=cpu")
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import scipy.stats
 
-from fdfa_cli.compare.stats import (
+from fdfa_cli.stats import (
     Mean,
     holm,
     interquartile_mean,

@@ -19,25 +19,26 @@ from typing import Any
 import pytest
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.compare import stats
+from fdfa_cli.document.load import parse
 from fdfa_cli.errors import Interrupted, RecipeError, UsageError
-from fdfa_cli.recipe.load import parse
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read, resolve
+from fdfa_cli.recipe.sweep import Prune, Space, random
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.runs import Run, scan
-from fdfa_cli.sweep import engines, search
-from fdfa_cli.sweep.engines import Job, Outcome, processes
-from fdfa_cli.sweep.engines.batched import Batched
-from fdfa_cli.sweep.engines.processes import Processes
-from fdfa_cli.sweep.engines.serial import Serial
-from fdfa_cli.sweep.names import EngineName
-from fdfa_cli.sweep.options import Prune, Space
-from fdfa_cli.sweep.plan import plan
-from fdfa_cli.sweep.prune import survivors
-from fdfa_cli.sweep.run import Runner, run
-from fdfa_cli.sweep.store import open_store
-from fdfa_cli.sweep.view import Tally, describe, time_left
+from fdfa_cli.storage import Run, scan
+from fdfa_cli.sweeps import search
+from fdfa_cli.sweeps.plan import plan
+from fdfa_cli.sweeps.prune import survivors
+from fdfa_cli.sweeps.run import run
+from fdfa_cli.trials import engines
+from fdfa_cli.trials.engines import Job, Outcome, processes
+from fdfa_cli.trials.engines.batched import Batched
+from fdfa_cli.trials.engines.processes import Processes
+from fdfa_cli.trials.engines.serial import Serial
+from fdfa_cli.trials.names import EngineName
+from fdfa_cli.trials.runner import Runner
+from fdfa_cli.trials.store import open_store
+from fdfa_cli.trials.view import Tally, describe, time_left
 
 BASE = """\
 data: {name: digits, limit: 200}
@@ -184,7 +185,7 @@ def test_sobol_is_spread_more_evenly_than_chance():
 def test_a_parameter_more_leaves_the_other_draws_alone():
     one = {"optimizer.lr": Space(low=0.0, high=1.0)}
     two = {"network.dropout": Space(low=0.0, high=1.0), **one}
-    assert search.random(one, 0, 4)["optimizer.lr"] == search.random(two, 0, 4)["optimizer.lr"]
+    assert random(one, 0, 4)["optimizer.lr"] == random(two, 0, 4)["optimizer.lr"]
 
 
 def test_draws_that_agree_are_one_configuration():
@@ -571,7 +572,7 @@ def test_a_diverging_trial_is_shown_counted_and_in_the_exit_code(tmp_path, capsy
 @pytest.fixture
 def failing(monkeypatch):
     """The trials of seed 1 fail, with a message that a terminal could take for markup."""
-    from fdfa_cli.sweep.engines import work
+    from fdfa_cli.trials.engines import work
 
     fit = work.fit
 
@@ -626,24 +627,11 @@ def test_fail_fast_stops_at_the_first(tmp_path, capsys, failing):
     assert "--fail-fast" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("seeds", "wanted"), [(2, False), (3, True)])
-def test_intervals_are_prepared_beside_the_trials_where_there_will_be_any(
-    tmp_path, capsys, monkeypatch, seeds, wanted
-):
-    """Without them the command would wait for scipy in vain."""
-    asked = []
-    monkeypatch.setattr(stats, "prefetch", lambda: asked.append(len(store(tmp_path / "results"))))
-    file = recipe(tmp_path, f"  seeds: {seeds}\n  parameters:\n    optimizer.lr: {{values: [0.1]}}\n")
-    assert swept(file, tmp_path / "results", "--engine", "serial")[0] == 0
-    assert ("±" in capsys.readouterr().out) == wanted
-    assert asked == ([1, 2, 3] if wanted else [])
-
-
 def test_a_worker_that_is_killed_fails_its_trial_and_no_other(tmp_path):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(
         "import os, signal\n"
-        "from fdfa_cli.sweep.engines import work\n"
+        "from fdfa_cli.trials.engines import work\n"
         "fit = work.fit\n"
         "def deadly(recipe, *rest):\n"
         "    if recipe.training.seed == 1:\n"

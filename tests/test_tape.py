@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 
-from fdfa_cli.train.tape import METHODS, Taped
+from fdfa_cli.training.tape import METHODS, Taped
 
 
 class Counted:

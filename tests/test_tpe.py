@@ -16,18 +16,19 @@ import pytest
 from test_sweep import BASE, FOUR, Stopping, planned, recipe, store, swept
 
 from fdfa_cli.cli import run as fdfa
+from fdfa_cli.document.load import parse
 from fdfa_cli.errors import Interrupted
-from fdfa_cli.recipe.load import parse
-from fdfa_cli.sweep import search
-from fdfa_cli.sweep.engines import Choice, Job
-from fdfa_cli.sweep.engines.processes import Processes
-from fdfa_cli.sweep.engines.serial import Serial
-from fdfa_cli.sweep.names import EngineName
-from fdfa_cli.sweep.options import Space, Sweep, Tpe
-from fdfa_cli.sweep.plan import plan
-from fdfa_cli.sweep.run import Runner, run, told
-from fdfa_cli.sweep.search import Told
-from fdfa_cli.sweep.store import open_store
+from fdfa_cli.recipe.sweep import Space, Sweep, Tpe
+from fdfa_cli.sweeps import search
+from fdfa_cli.sweeps.plan import plan
+from fdfa_cli.sweeps.run import run, told
+from fdfa_cli.sweeps.scored import Told
+from fdfa_cli.trials.engines import Choice, Job
+from fdfa_cli.trials.engines.processes import Processes
+from fdfa_cli.trials.engines.serial import Serial
+from fdfa_cli.trials.names import EngineName
+from fdfa_cli.trials.runner import Runner
+from fdfa_cli.trials.store import open_store
 
 #: Every kind of space.
 SPACES = {

@@ -20,20 +20,19 @@ from over import over
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
 from fdfa_cli.errors import Interrupted, UsageError
+from fdfa_cli.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from fdfa_cli.optim.schedules import Constant, Cosine, Exponential, Schedule, Step
+from fdfa_cli.optim.state import Ledger
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.recipe.write import dump
-from fdfa_cli.runs import Run
+from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.signals import stopping
-from fdfa_cli.train import device
-from fdfa_cli.train.course import Pace
-from fdfa_cli.train.launch import facts
-from fdfa_cli.train.ledger import Ledger
-from fdfa_cli.train.loop import fit
-from fdfa_cli.train.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from fdfa_cli.train.progress import Quiet
-from fdfa_cli.train.schedules import Constant, Cosine, Exponential, Schedule, Step
-from fdfa_cli.train.session import Session
+from fdfa_cli.storage import Run
+from fdfa_cli.training import device
+from fdfa_cli.training.course import Pace
+from fdfa_cli.training.loop import fit
+from fdfa_cli.training.progress import Quiet
+from fdfa_cli.training.session import Session
 
 SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "training.device=cpu")
 

@@ -16,8 +16,8 @@ from fdfa_cli import __version__
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
 from fdfa_cli.recipe.library import shipped
-from fdfa_cli.runs import Run
-from fdfa_cli.sweep.engines import connection
+from fdfa_cli.storage import Run
+from fdfa_cli.trials.engines import connection
 
 SMALL = ("network.hidden=[8]", "training.epochs=1", "training.device=cpu")
 SWEEP = """
@@ -110,7 +110,7 @@ def test_resuming_without_its_plugin_names_the_plugin(tmp_path, plugin, slow, ca
     (path,) = results.iterdir()
     with Run.resume(path, ["fdfa"]) as run:
         run.update("interrupted", "a test")
-    from fdfa_cli.registry import RULES
+    from fdfa_cli.rules.base import RULES
 
     with monkeypatch.context() as other:  # as in a process of its own
         other.setattr(RULES, "_models", {k: v for k, v in RULES.models().items() if k != "halved"})

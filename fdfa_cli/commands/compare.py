@@ -19,11 +19,11 @@ from fdfa_cli.commands.sweep import (
     say_failed,
 )
 from fdfa_cli.commands.train import IgnoreLimitsOption, PluginOption
-from fdfa_cli.sweep.names import EngineName
+from fdfa_cli.trials.names import EngineName
 
 if TYPE_CHECKING:
-    from fdfa_cli.compare.plan import Task
-    from fdfa_cli.compare.summary import Summary
+    from fdfa_cli.comparisons.plan import Task
+    from fdfa_cli.comparisons.summary import Summary
 
 #: Trainings a rule that tuning takes where nothing else is said.
 BUDGET = 8
@@ -76,16 +76,16 @@ def compare(
     Several recipes are several tasks: a table each, and one across them. The last line on stdout is the
     folder of the last task. Exit code 1 when any run failed or diverged.
     """
-    from fdfa_cli.compare.run import ends, train
-    from fdfa_cli.compare.run import tune as tune_rules
-    from fdfa_cli.compare.summary import as_json, summarise
+    from fdfa_cli.comparisons.run import ends, train
+    from fdfa_cli.comparisons.run import tune as tune_rules
+    from fdfa_cli.comparisons.summary import as_json, summarise
     from fdfa_cli.errors import UsageError
     from fdfa_cli.registry import load_plugin
-    from fdfa_cli.runs import atomic_write
-    from fdfa_cli.runs.files import dump_json
-    from fdfa_cli.sweep import engines
-    from fdfa_cli.sweep.run import Runner, folder_of
-    from fdfa_cli.sweep.store import open_store
+    from fdfa_cli.storage import atomic_write
+    from fdfa_cli.storage.files import dump_json
+    from fdfa_cli.trials import engines
+    from fdfa_cli.trials.runner import Runner, folder_of
+    from fdfa_cli.trials.store import open_store
 
     for file in plugin or []:
         load_plugin(file)
@@ -127,10 +127,10 @@ def compare(
 
 def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: str | None) -> list[Task]:
     """What to compare on each recipe; the options lie over its section."""
-    from fdfa_cli.compare.plan import plan
+    from fdfa_cli.comparisons.plan import plan
+    from fdfa_cli.document.load import Place, load
     from fdfa_cli.errors import UsageError
     from fdfa_cli.recipe.library import find, split
-    from fdfa_cli.recipe.load import Place, load
     from fdfa_cli.recipe.overrides import apply, change
 
     names, overrides = split(recipes)
@@ -156,10 +156,10 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
 
 def _print_trials(tasks: list[Task], budget: int | None) -> None:
     """What would be trained; with a `budget` the trials that tune each rule, whose choice is open."""
-    from fdfa_cli.compare.plan import tuning
+    from fdfa_cli.comparisons.plan import tuning
     from fdfa_cli.report.console import show
-    from fdfa_cli.report.tables import Column, Table
-    from fdfa_cli.sweep.view import label
+    from fdfa_cli.tables import Column, Table
+    from fdfa_cli.trials.view import label
 
     rows = []
     for task in tasks:
@@ -177,7 +177,7 @@ def _print_trials(tasks: list[Task], budget: int | None) -> None:
 
 
 def _show(summaries: list[tuple[Summary, dict[str, Any] | None]], format: Format) -> None:
-    from fdfa_cli.compare import table
+    from fdfa_cli.comparisons import table
     from fdfa_cli.printable import printable
     from fdfa_cli.report import export
     from fdfa_cli.report.console import show

@@ -41,7 +41,7 @@ def list_sets() -> None:
 def fetch(name: Annotated[str, typer.Argument(help="e.g. mnist")]) -> None:
     """Download a data set into the data folder (FDFA_DATA, default ~/.cache/fdfa)."""
     from fdfa_cli.data import data_root
-    from fdfa_cli.registry import DATA
+    from fdfa_cli.data.base import DATA
 
     root = data_root()
     chosen = DATA.get(name)

@@ -99,13 +99,13 @@ def copy(
 
 def _check(recipe: str, overrides: list[str]) -> None:
     """Raise what is wrong with a recipe, with any trial of its sweep, or with any rule it compares."""
-    from fdfa_cli.compare import plan as compare
+    from fdfa_cli.comparisons import plan as compare
+    from fdfa_cli.document.load import load
     from fdfa_cli.recipe.library import find
-    from fdfa_cli.recipe.load import load
     from fdfa_cli.recipe.overrides import apply
     from fdfa_cli.recipe.resolve import resolve
-    from fdfa_cli.sweep import plan as sweep
-    from fdfa_cli.train.preflight import require_possible
+    from fdfa_cli.sweeps import plan as sweep
+    from fdfa_cli.training.preflight import require_possible
 
     document = apply(load(find(recipe)), overrides)
     checked = resolve(document).recipe

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fdfa_cli.errors import RunDamaged
     from fdfa_cli.report.facts import Facts
     from fdfa_cli.report.query import Query
-    from fdfa_cli.runs import Run
+    from fdfa_cli.storage import Run
 
 DEFAULT = Path("results")
 
@@ -110,7 +110,7 @@ def report(
     if baseline and html is None:
         raise UsageError("--baseline is for the page: it goes with --html")
     if tensorboard is not None:
-        from fdfa_cli.runs.events import prepare
+        from fdfa_cli.storage.events import prepare
 
         prepare(tensorboard)
     if watch:
@@ -151,7 +151,7 @@ def _report(
     from fdfa_cli.report.console import show
     from fdfa_cli.report.facts import Facts
     from fdfa_cli.report.select import select, why_none
-    from fdfa_cli.runs import Scan, scan
+    from fdfa_cli.storage import Scan, scan
 
     found = scan(paths or [DEFAULT]) if paths or DEFAULT.exists() else Scan([], [])
     facts = Facts(found.runs)
@@ -203,7 +203,7 @@ def _watch(paths: list[Path], query: Query, tensorboard: Path | None) -> None:
 def _export(runs: Iterable[Run], folder: Path) -> list[RunDamaged]:
     """Write `runs` for TensorBoard; returns an error for each that cannot be read."""
     from fdfa_cli.errors import RunDamaged
-    from fdfa_cli.runs.events import export
+    from fdfa_cli.storage.events import export
 
     damaged = []
     for run in runs:
@@ -237,7 +237,7 @@ def _draw(
     from fdfa_cli.report.html import page
     from fdfa_cli.report.plots import PLOTS, Material
     from fdfa_cli.report.plots.save import save
-    from fdfa_cli.runs import atomic_write
+    from fdfa_cli.storage import atomic_write
 
     if plots:
         material = Material.of(facts, runs, query)

@@ -29,7 +29,8 @@ def rules(
     plugin: PluginOption = None,
 ) -> None:
     """The learning rules: what each does, which layers are exact, its cost and source; or one, explained."""
-    from fdfa_cli.registry import RULES, load_plugin
+    from fdfa_cli.registry import load_plugin
+    from fdfa_cli.rules.base import RULES
 
     for file in plugin or []:
         load_plugin(file)

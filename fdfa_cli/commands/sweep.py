@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fdfa_cli.commands.train import IgnoreLimitsOption, OverridesArgument, PluginOption
-from fdfa_cli.sweep.names import EngineName
+from fdfa_cli.recipe.write import command
+from fdfa_cli.trials.names import EngineName
 
 if TYPE_CHECKING:
-    from fdfa_cli.sweep.plan import Plan
-    from fdfa_cli.sweep.store import Store
+    from fdfa_cli.sweeps.plan import Plan
+    from fdfa_cli.trials.store import Store
 
 
 EngineOption = Annotated[
@@ -66,14 +67,15 @@ def sweep(
     What is stored already is not trained again: after an interruption, start the same command again. The
     last line on stdout is the sweep's folder. Exit code 1 when any trial failed or diverged.
     """
+    from fdfa_cli.document.load import load
     from fdfa_cli.recipe.library import find
-    from fdfa_cli.recipe.load import load
     from fdfa_cli.recipe.overrides import apply
     from fdfa_cli.registry import load_plugin
-    from fdfa_cli.sweep import engines
-    from fdfa_cli.sweep.plan import plan as make_plan
-    from fdfa_cli.sweep.run import Runner, folder_of, known, run
-    from fdfa_cli.sweep.store import Store, open_store
+    from fdfa_cli.sweeps.plan import plan as make_plan
+    from fdfa_cli.sweeps.run import known, run
+    from fdfa_cli.trials import engines
+    from fdfa_cli.trials.runner import Runner, folder_of
+    from fdfa_cli.trials.store import Store, open_store
 
     for file in plugin or []:
         load_plugin(file)
@@ -106,9 +108,9 @@ def say_failed(count: int) -> None:
 
 
 def _print_trials(plan: Plan, store: Store) -> None:
+    from fdfa_cli.recipe.write import plain
     from fdfa_cli.report.console import show
-    from fdfa_cli.report.tables import Column, Table
-    from fdfa_cli.sweep.table import plain
+    from fdfa_cli.tables import Column, Table
 
     keys = list(plan.sweep.parameters)
     titles = ["trial", *keys, "seed", "identity", "status"]
@@ -129,9 +131,9 @@ def _finish(plan: Plan, store: Store, recipe: str, given: list[str], plugins: li
     """Print and store what was found; returns how many trials ended how."""
     from fdfa_cli.recipe.write import dump
     from fdfa_cli.report.console import show
-    from fdfa_cli.runs import atomic_write
-    from fdfa_cli.runs.files import dump_json
-    from fdfa_cli.sweep import table
+    from fdfa_cli.storage import atomic_write
+    from fdfa_cli.storage.files import dump_json
+    from fdfa_cli.sweeps import table
 
     standings = table.standings(plan, store)
     whole = plan.base.model_copy(update={"sweep": plan.sweep})
@@ -145,5 +147,5 @@ def _finish(plan: Plan, store: Store, recipe: str, given: list[str], plugins: li
         score = table.test_accuracy(best, store)
         told = "no test set" if score is None else f"test accuracy {score} (n={score.n})"
         typer.echo(f"\nwinner: #{best.configuration.number}, {told}")
-        typer.echo(table.command(recipe, best.configuration.overrides, given, plugins))
+        typer.echo(command(recipe, best.configuration.overrides, given, plugins))
     return sum((s.statuses for s in standings), Counter[str]())

@@ -49,10 +49,10 @@ def train(
     """
     from fdfa_cli.errors import UsageError
     from fdfa_cli.registry import load_plugin
-    from fdfa_cli.train import launch
+    from fdfa_cli.training import launch
 
     if tensorboard is not None:
-        from fdfa_cli.runs.events import prepare
+        from fdfa_cli.storage.events import prepare
 
         prepare(tensorboard)
     for file in plugin or []:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from fdfa_cli.data.split import cut, stratified
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
-from fdfa_cli.registry import DATA, Named
+from fdfa_cli.registry import Named, Registry
 from fdfa_cli.streams import Shape
 
 if TYPE_CHECKING:
@@ -187,6 +187,9 @@ class Data(Named):
 
         A failed or interrupted download leaves nothing half-written.
         """
+
+
+DATA: Registry[Data] = Registry("data set", "fdfa_cli.data")
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import TEST_SEED, Amount, Counts, Subset
+from fdfa_cli.data.base import DATA, TEST_SEED, Amount, Counts, Subset
 from fdfa_cli.data.images import ImageData
 from fdfa_cli.errors import DataCorrupt
 from fdfa_cli.lazy import numpy, torch
-from fdfa_cli.registry import DATA
 
 SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 #: Samples held out for testing: the file has no test part of its own, so the cut is fixed here.

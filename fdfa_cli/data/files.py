@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fdfa_cli.errors import DataCorrupt, FdfaError, UsageError
-from fdfa_cli.runs.files import lock, locked
+from fdfa_cli.storage.files import lock, locked
 
 #: The file in a staging folder that its process holds locked.
 LOCK = ".lock"

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from fdfa_cli.data.base import TEST_SEED, Amount, Counts, Samples, Status, Subset, count_of
+from fdfa_cli.data.base import DATA, TEST_SEED, Amount, Counts, Samples, Status, Subset, count_of
 from fdfa_cli.data.decoded import FOLDER, PIECE, About, Store, StoredImages, kept
 from fdfa_cli.data.files import is_file, is_folder, shown
 from fdfa_cli.data.images import ImageData
@@ -24,7 +24,6 @@ from fdfa_cli.data.root import data_root
 from fdfa_cli.data.split import cut
 from fdfa_cli.errors import DataNotFound, FdfaError, UsageError
 from fdfa_cli.lazy import numpy, torch
-from fdfa_cli.registry import DATA
 
 #: Images that the mean and the standard deviation are taken over, evenly spaced through the training file.
 STATISTICS = 10000

@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import Amount, Counts, Subset
+from fdfa_cli.data.base import DATA, Amount, Counts, Subset
 from fdfa_cli.data.images import DownloadedImages
 from fdfa_cli.lazy import torch, torchvision
-from fdfa_cli.registry import DATA
 
 
 class IdxImages(DownloadedImages):

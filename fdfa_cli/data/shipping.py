@@ -11,7 +11,7 @@ from fdfa_cli.data.base import Data
 from fdfa_cli.data.files import reading, staging, writing
 from fdfa_cli.door import open_regular
 from fdfa_cli.errors import DataCorrupt, FdfaError
-from fdfa_cli.runs.files import lock
+from fdfa_cli.storage.files import lock
 
 
 def digest(files: Mapping[str, Path]) -> str:

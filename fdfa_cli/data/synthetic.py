@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fdfa_cli.data.base import Amount, Counts, Data, Subset, count_of
+from fdfa_cli.data.base import DATA, Amount, Counts, Data, Subset, count_of
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
-from fdfa_cli.registry import DATA
 from fdfa_cli.streams import Shape
 
 

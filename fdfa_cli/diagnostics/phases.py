@@ -11,13 +11,13 @@ from fdfa_cli.lazy import torch
 
 if TYPE_CHECKING:
     from fdfa_cli.diagnostics.moment import Moment
-    from fdfa_cli.train.session import Session
+    from fdfa_cli.diagnostics.training import Training
 
 #: Steps of which the median time is stored.
 TIMED = 3
 
 
-def phases(moment: Moment, twin: Session, generator: torch.Generator) -> dict[str, dict[str, Any]]:
+def phases(moment: Moment, twin: Training, generator: torch.Generator) -> dict[str, dict[str, Any]]:
     """Seconds (median of `TIMED` steps) and peak bytes of each phase of a step.
 
     forward    passes through the network without a tangent
@@ -44,7 +44,7 @@ def phases(moment: Moment, twin: Session, generator: torch.Generator) -> dict[st
     }
 
 
-def _step(moment: Moment, twin: Session, generator: torch.Generator, meter: Meter) -> None:
+def _step(moment: Moment, twin: Training, generator: torch.Generator, meter: Meter) -> None:
     network = watched(moment.network, Record(meter=meter))
     meter.enter("signal")
     update = moment.update(moment.perturbations(generator), network=network)

@@ -21,8 +21,8 @@ from fdfa_cli.streams import sample, stream
 
 if TYPE_CHECKING:
     from fdfa_cli.data.base import Subset
-    from fdfa_cli.diagnostics.options import Diagnostics
-    from fdfa_cli.train.session import Session
+    from fdfa_cli.diagnostics.training import Training
+    from fdfa_cli.recipe.diagnostics import Diagnostics
 
 
 class Probe:
@@ -32,7 +32,7 @@ class Probe:
     stay the same too, so that what moves between two probes is the training's doing.
     """
 
-    def __init__(self, options: Diagnostics, session: Session, train: Subset) -> None:
+    def __init__(self, options: Diagnostics, session: Training, train: Subset) -> None:
         self.options, self.session, self.train = options, session, train
         self.size = min(session.batch_size, len(train))
         generator = self._stream("batch", 0)

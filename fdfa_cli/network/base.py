@@ -10,7 +10,7 @@ from functools import cached_property
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Activation, BatchNorm, Chain, Layer, Mode, Tensors
-from fdfa_cli.registry import Named
+from fdfa_cli.registry import Named, Registry
 from fdfa_cli.streams import Draw, Shape
 
 
@@ -135,3 +135,6 @@ class NetworkOptions(Named):
 
         Raises `UsageError` where the samples do not fit the architecture.
         """
+
+
+NETWORKS: Registry[NetworkOptions] = Registry("network", "fdfa_cli.network.zoo")

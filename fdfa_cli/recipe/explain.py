@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from fdfa_cli.document import yaml12
+from fdfa_cli.document.load import Document, Finding, KeyPath, describe
 from fdfa_cli.errors import UnknownName, did_you_mean
-from fdfa_cli.recipe import yaml12
-from fdfa_cli.recipe.load import Document, Finding, KeyPath, describe
 from fdfa_cli.recipe.outline import field_at, model_of, registry_of
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.registry import Registry

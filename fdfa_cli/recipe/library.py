@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fdfa_cli.document.load import MAX_BYTES
 from fdfa_cli.door import read_regular
 from fdfa_cli.errors import UnknownName, UsageError, did_you_mean
-from fdfa_cli.recipe.load import MAX_BYTES
 
 #: A shipped recipe as people write it, with or without its folder and suffix.
 _SPELLED = re.compile(r"((?:\./)?(?:recipes/)?)(.*?)(\.ya?ml)?", re.DOTALL)

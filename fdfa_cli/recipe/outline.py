@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fdfa_cli.recipe.load import KeyPath
+from fdfa_cli.document.load import KeyPath
 from fdfa_cli.registry import Choice, Named, Options, Registry
 
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fdfa_cli.document.load import Document, Finding, Given, KeyPath, Place, describe, read
 from fdfa_cli.errors import RecipeError
-from fdfa_cli.recipe.load import Document, Finding, Given, KeyPath, Place, describe, read
 from fdfa_cli.recipe.outline import by_name, expand, field_at, model_of
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.registry import Options

@@ -18,16 +18,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fdfa_cli.data.base import DATA
+from fdfa_cli.document.load import Document, Finding, fail, load
 from fdfa_cli.errors import DataNotFound, UsageError
-from fdfa_cli.network.base import Network
+from fdfa_cli.network.base import NETWORKS, Network
+from fdfa_cli.optim.optimizers import OPTIMIZERS
+from fdfa_cli.optim.schedules import SCHEDULES
 from fdfa_cli.recipe.explain import explain
 from fdfa_cli.recipe.library import find
-from fdfa_cli.recipe.load import Document, Finding, fail, load
 from fdfa_cli.recipe.outline import by_name, expand, model_of
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.schema import Recipe, Training
-from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Options
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.registry import Options
+from fdfa_cli.rules.base import RULES, Rule
 
 
 @dataclass(frozen=True)

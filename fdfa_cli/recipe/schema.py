@@ -11,16 +11,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from fdfa_cli.compare.options import Compare
-from fdfa_cli.data.base import Data
-from fdfa_cli.diagnostics.options import Diagnostics
-from fdfa_cli.network.base import NetworkOptions
+from fdfa_cli.data.base import DATA, Data
+from fdfa_cli.network.base import NETWORKS, NetworkOptions
+from fdfa_cli.optim.optimizers import OPTIMIZERS, Optimizer
+from fdfa_cli.optim.schedules import SCHEDULES, Constant, Schedule
+from fdfa_cli.recipe.compare import Compare
+from fdfa_cli.recipe.diagnostics import Diagnostics
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS as EXECUTION_FIELDS  # part of the schema
-from fdfa_cli.registry import DATA, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, Choice, Options
-from fdfa_cli.rules.base import Rule
-from fdfa_cli.sweep.options import Sweep
-from fdfa_cli.train.optimizers import Optimizer
-from fdfa_cli.train.schedules import Constant, Schedule
+from fdfa_cli.recipe.sweep import Sweep
+from fdfa_cli.registry import Choice, Options
+from fdfa_cli.rules.base import RULES, Rule
 
 #: Sections that say what else to train from a recipe; no part of a single run.
 MANY = ("sweep", "compare")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fdfa_cli.document.load import Place, read
+from fdfa_cli.document.yaml12 import CoreResolver
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
 from fdfa_cli.recipe.schema import MANY, OPTIONAL, Recipe
-from fdfa_cli.recipe.yaml12 import CoreResolver
 
 
 def identity(recipe: Recipe) -> str:
@@ -64,3 +68,35 @@ _Dumper.add_representer(  # line breaks and the like are escaped, since a reader
         "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
     ),
 )
+
+
+def command(
+    recipe: str, overrides: Mapping[str, Any], given: Sequence[str] = (), plugins: Sequence[Path] = ()
+) -> str:
+    """The `fdfa train` that trains `recipe` under `given` and `overrides`, to paste into a shell."""
+    values = [f"{key}={plain(value)}" for key, value in overrides.items()]
+    single = [text for text in given if re.split("[.=]", text)[0].strip() not in MANY]
+    options = [part for file in plugins for part in ("--plugin", str(file))]
+    return shlex.join(["fdfa", "train", recipe, *single, *values, *options])
+
+
+def plain(value: Any) -> str:
+    """`value` as an override on the command line is written: YAML on one line."""
+    if isinstance(value, str) and value.isprintable():
+        try:
+            if read(value, lambda line, column: Place("")).tree == value:
+                return value
+        except ValueError:
+            pass
+    return json.dumps(value, ensure_ascii=False)
+
+
+def facts(recipe: Recipe) -> dict[str, Any]:
+    """What a table says of a run without opening its recipe."""
+    return {
+        "data": recipe.data.name,
+        "network": recipe.network.name,
+        "rule": recipe.rule.name,
+        "seed": recipe.training.seed,
+        "identity": identity(recipe),
+    }

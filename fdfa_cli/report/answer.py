@@ -12,7 +12,7 @@ from fdfa_cli.report.names import Rows
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
 from fdfa_cli.report.select import select
-from fdfa_cli.report.tables import Table
+from fdfa_cli.tables import Table
 
 
 def answer(facts: Facts, query: Query, details: bool = False, curves: bool = False) -> Table:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fdfa_cli.printable import printable
 from fdfa_cli.report import terminal
 from fdfa_cli.report.sparkline import BLOCKS, GAP
-from fdfa_cli.report.tables import Table
+from fdfa_cli.tables import Table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,9 +10,9 @@ from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes
 from fdfa_cli.report.select import ordered
-from fdfa_cli.report.tables import Column, Table, Value
 from fdfa_cli.report.varied import varied
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
+from fdfa_cli.tables import Column, Table, Value
 
 #: What is repeated of the run in every row.
 IDS = ("run", "identity", "data", "network", "rule", "seed", "status")

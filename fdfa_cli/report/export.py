@@ -7,9 +7,9 @@ import io
 import json
 import re
 
-from fdfa_cli.compare.stats import Mean
 from fdfa_cli.printable import printable
-from fdfa_cli.report.tables import Column, Table, Value
+from fdfa_cli.stats import Mean
+from fdfa_cli.tables import Column, Table, Value
 
 #: What a spreadsheet takes for the beginning of a formula; full-width forms where it is set to Japanese.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")

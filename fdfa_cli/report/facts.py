@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fdfa_cli.errors import RecipeError, RunDamaged, UsageError, did_you_mean
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
-from fdfa_cli.report.tables import DETAILS, SUMMARY, Column, Kind, Value
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
+from fdfa_cli.tables import DETAILS, SUMMARY, Column, Kind, Value
 
 if TYPE_CHECKING:
     from fdfa_cli.report.studies import Study
@@ -211,7 +211,7 @@ def _without(lines: re.Pattern[str], text: str) -> str:
 
 def _parse(run: Run, text: str) -> dict[str, Any]:
     """The values of a stored recipe; raises `RunDamaged` where it is none."""
-    from fdfa_cli.recipe.load import values  # takes longer than a table of a few runs
+    from fdfa_cli.document.load import values  # takes longer than a table of a few runs
 
     try:
         return values(text, str(run.path / "recipe.yaml"))

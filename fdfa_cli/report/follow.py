@@ -11,10 +11,10 @@ from fdfa_cli.errors import RunDamaged
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import select
-from fdfa_cli.runs import STATUSES, Run, by_identity, scan
-from fdfa_cli.runs.files import locked
-from fdfa_cli.runs.run import FILES
-from fdfa_cli.sweep.announcement import ANNOUNCEMENT, Announcement
+from fdfa_cli.storage import STATUSES, Run, by_identity, scan
+from fdfa_cli.storage.files import locked
+from fdfa_cli.storage.run import FILES
+from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement
 
 #: Running runs that get a line above the table; all are in it.
 MOST_RUNNING = 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fdfa_cli.compare.stats import FEWEST
 from fdfa_cli.errors import UsageError
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.groups import Group
@@ -13,8 +12,9 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
 from fdfa_cli.report.select import ordered
 from fdfa_cli.report.sparkline import CURVE, FALLBACKS, curve_column, mean_curve, metric_of_epochs, sparkline
-from fdfa_cli.report.tables import Column, Table, Value
-from fdfa_cli.runs import STATUSES, Run
+from fdfa_cli.stats import FEWEST
+from fdfa_cli.storage import STATUSES, Run
+from fdfa_cli.tables import Column, Table, Value
 
 #: What groups are judged by unless another metric is asked for: the first that some run has.
 METRICS = ("test_accuracy", *FALLBACKS)

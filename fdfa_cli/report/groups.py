@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fdfa_cli.compare.stats import Mean, mean
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import SortKey, ordered
-from fdfa_cli.report.tables import Value
 from fdfa_cli.report.varied import varying
-from fdfa_cli.runs import Run, by_identity
+from fdfa_cli.stats import Mean, mean
+from fdfa_cli.storage import Run, by_identity
+from fdfa_cli.tables import Value
 
 #: Names whose values stay in the order in which they are found.
 AS_FOUND = ("data", "network", "rule")

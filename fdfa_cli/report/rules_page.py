@@ -12,8 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.rules.base import RULES, Rule
 
 #: Measured test accuracies, kept beside the page: ``{task: {rule: {mean, half_width, n}}}``.
 MEASURED = Path(__file__).parents[2] / "docs" / "measured.yaml"

@@ -10,9 +10,9 @@ from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import SortKey, ordered
 from fdfa_cli.report.sparkline import CURVE, curve_column, metric_of_epochs, sparkline
-from fdfa_cli.report.tables import DETAILS, SUMMARY, Table, Value
 from fdfa_cli.report.varied import varied
-from fdfa_cli.runs import STATUSES, Run
+from fdfa_cli.storage import STATUSES, Run
+from fdfa_cli.tables import DETAILS, SUMMARY, Table, Value
 
 #: More settings than this have no column where people read: a note names them.
 MOST_SETTINGS = 6

@@ -11,8 +11,8 @@ from typing import Any
 
 from fdfa_cli.errors import UsageError, did_you_mean
 from fdfa_cli.report.facts import Facts
-from fdfa_cli.report.tables import Value, number_of
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
+from fdfa_cli.tables import Value, number_of
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(!=|<=|>=|==?|<|>)(.*)", re.DOTALL)
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", re.ASCII)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fdfa_cli.report.tables import Column
+from fdfa_cli.tables import Column
 
 #: The name of the column.
 CURVE = "curve"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fdfa_cli.runs import Run
-from fdfa_cli.runs.fields import MAX_SUMMARY
-from fdfa_cli.runs.files import read_json
-from fdfa_cli.sweep.announcement import Announcement, Kind
+from fdfa_cli.storage import Run
+from fdfa_cli.storage.fields import MAX_SUMMARY
+from fdfa_cli.storage.files import read_json
+from fdfa_cli.trials.announcement import Announcement, Kind
 
 #: The folder, inside that of a comparison, of the search before it.
 TUNING = "tuning"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from fdfa_cli.printable import printable
-from fdfa_cli.report.tables import Column, Table
+from fdfa_cli.tables import Column, Table
 
 #: Pieces of a line with their styles ("" for none). Styles are for a terminal; the text says it all.
 Line = list[tuple[str, str]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
 from fdfa_cli.report.facts import SEED, Facts
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
 
 #: The keys of a recipe in which runs that are averaged may differ.
 AVERAGED_OVER = frozenset((SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)))

@@ -14,8 +14,8 @@ from fdfa_cli.report.answer import answer
 from fdfa_cli.report.console import show, styled, writable
 from fdfa_cli.report.follow import Follower, Look
 from fdfa_cli.report.query import Query
-from fdfa_cli.report.tables import Table
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
+from fdfa_cli.tables import Table
 
 #: Seconds between two looks; longer where a look takes long, so that watching never takes a whole core.
 INTERVAL = 1.0

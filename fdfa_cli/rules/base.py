@@ -26,11 +26,11 @@ from fdfa_cli.errors import Unsupported
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.registry import Named
+from fdfa_cli.optim.optimizers import Optimizer
+from fdfa_cli.optim.schedules import Schedule
+from fdfa_cli.registry import Named, Registry
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
-from fdfa_cli.train.optimizers import Optimizer
-from fdfa_cli.train.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,9 @@ class Rule(Named):
         that follows the perturbations is at its stationary law.
         """
         return {}
+
+
+RULES: Registry[Rule] = Registry("rule", "fdfa_cli.rules")
 
 
 def require_transposable(rule: Rule, network: Network) -> None:

@@ -16,11 +16,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from fdfa_cli.registry import OPTIMIZERS, RULES, Choice
+from fdfa_cli.optim.optimizers import OPTIMIZERS, Adam, Optimizer
+from fdfa_cli.optim.schedules import Constant, Schedule
+from fdfa_cli.registry import Choice
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.direct import DirectFeedback
 from fdfa_cli.rules.step import Step, Update, feedback_signal, gathered
-from fdfa_cli.train.optimizers import Adam, Optimizer
-from fdfa_cli.train.schedules import Constant, Schedule
 
 
 @RULES.register

@@ -31,8 +31,10 @@ from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.registry import OPTIMIZERS, RULES, SCHEDULES, Choice
-from fdfa_cli.rules.base import Rule
+from fdfa_cli.optim.optimizers import OPTIMIZERS, SGD, Optimizer
+from fdfa_cli.optim.schedules import SCHEDULES, Constant, Schedule
+from fdfa_cli.registry import Choice
+from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.closed_form import averaged_feedback_variance
 from fdfa_cli.rules.step import (
     Step,
@@ -44,8 +46,6 @@ from fdfa_cli.rules.step import (
     perturbation_name,
 )
 from fdfa_cli.streams import Draw
-from fdfa_cli.train.optimizers import SGD, Optimizer
-from fdfa_cli.train.schedules import Constant, Schedule
 
 Distribution = Annotated[
     Literal["gaussian", "rademacher"], Field(description="law of the perturbations; rademacher is ±1")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fdfa_cli.registry import RULES
+from fdfa_cli.optim.optimizers import Adam
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.fdfa import AveragedFeedback, FeedbackOptimizer, Inject
-from fdfa_cli.train.optimizers import Adam
 
 
 @RULES.register

@@ -23,7 +23,7 @@ from typing_extensions import override
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.patches import Patches
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.fdfa import AveragedFeedback, Distribution, FeedbackRate, PerturbedForward
 from fdfa_cli.rules.step import Step, Trace, feedback_name, feedback_signal, gathered, perturbation_name
 from fdfa_cli.streams import Draw

@@ -33,8 +33,7 @@ from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import in_full_precision, one_hot
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Holding, Rule
+from fdfa_cli.rules.base import RULES, Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 

@@ -27,8 +27,7 @@ from typing_extensions import override
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Activation, Layer
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Holding
+from fdfa_cli.rules.base import RULES, Holding
 from fdfa_cli.rules.closed_form import activity_perturbed_variance
 from fdfa_cli.rules.forward_gradient import Combine, ForwardGradient, Tangents
 from fdfa_cli.rules.step import Step, Update

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
-from fdfa_cli.registry import RULES
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.fdfa_structured import StructuredPerturbation
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw

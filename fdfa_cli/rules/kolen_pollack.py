@@ -28,9 +28,8 @@ from typing_extensions import override
 
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Layer, Mode
-from fdfa_cli.registry import RULES
 from fdfa_cli.rules.alignment import AlignedFeedback, matrices
-from fdfa_cli.rules.base import Holding
+from fdfa_cli.rules.base import RULES, Holding
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw, Shape
 

@@ -28,8 +28,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Chain
 from fdfa_cli.network.layers.memory import laid_out
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Holding
+from fdfa_cli.rules.base import RULES, Holding
 from fdfa_cli.rules.forward_gradient_activations import gated
 from fdfa_cli.rules.local import LocalGreedy
 from fdfa_cli.rules.step import Step, Trace

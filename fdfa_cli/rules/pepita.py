@@ -27,8 +27,7 @@ from typing_extensions import override
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Chain, Mode
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Holding, Rule
+from fdfa_cli.rules.base import RULES, Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw
 

@@ -11,8 +11,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from fdfa_cli.registry import RULES
-from fdfa_cli.rules.base import Holding, Rule
+from fdfa_cli.rules.base import RULES, Holding, Rule
 from fdfa_cli.rules.step import Step, Update
 
 

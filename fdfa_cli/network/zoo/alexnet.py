@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fdfa_cli.network.base import Network
+from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.network.layers import Conv2d, Layer, MaxPool2d
 from fdfa_cli.network.zoo.parts import (
     ActivationName,
@@ -24,7 +24,6 @@ from fdfa_cli.network.zoo.parts import (
     hidden_block,
     shape_after,
 )
-from fdfa_cli.registry import NETWORKS
 from fdfa_cli.streams import Shape
 
 #: First convolutions by name: kernel, stride, padding.

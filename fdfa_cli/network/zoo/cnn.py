@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fdfa_cli.network.base import Network
+from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.network.layers import Conv2d, Layer, MaxPool2d
 from fdfa_cli.network.zoo.parts import (
     ActivationName,
@@ -23,7 +23,6 @@ from fdfa_cli.network.zoo.parts import (
     hidden_block,
     shape_after,
 )
-from fdfa_cli.registry import NETWORKS
 from fdfa_cli.streams import Shape
 
 

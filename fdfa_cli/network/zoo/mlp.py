@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fdfa_cli.network.base import Network, NetworkOptions
+from fdfa_cli.network.base import NETWORKS, Network, NetworkOptions
 from fdfa_cli.network.zoo.parts import ActivationName, Dropped, NormName, Units, fully_connected
-from fdfa_cli.registry import NETWORKS
 from fdfa_cli.streams import Shape
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from fdfa_cli.network.base import Network
+from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.network.layers import (
     Activation,
     AdaptiveAvgPool2d,
@@ -25,7 +25,6 @@ from fdfa_cli.network.layers import (
     Residual,
 )
 from fdfa_cli.network.zoo.parts import ImageNetwork, Units
-from fdfa_cli.registry import NETWORKS
 from fdfa_cli.streams import Shape
 
 

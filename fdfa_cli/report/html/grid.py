@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fdfa_cli.report.tables import Column, Table, number_of
+from fdfa_cli.tables import Column, Table, number_of
 
 
 @dataclass(frozen=True)

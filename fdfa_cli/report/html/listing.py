@@ -14,8 +14,8 @@ from fdfa_cli.report.html.reproduce import blocks, command, line, shown
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
 from fdfa_cli.report.select import ordered
-from fdfa_cli.report.tables import DETAILS, Column, Table
-from fdfa_cli.runs import Run
+from fdfa_cli.storage import Run
+from fdfa_cli.tables import DETAILS, Column, Table
 
 #: Of a process that wrote a run, by the name that readers see.
 ORIGIN = {

@@ -20,7 +20,7 @@ from fdfa_cli.report.names import Rows
 from fdfa_cli.report.plots.material import Material
 from fdfa_cli.report.plots.style import DARK
 from fdfa_cli.report.query import Query
-from fdfa_cli.runs import STATUSES, Run
+from fdfa_cli.storage import STATUSES, Run
 
 _HERE = Path(__file__).parent
 

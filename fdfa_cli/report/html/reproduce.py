@@ -8,8 +8,8 @@ from typing import Any
 
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html.grid import Block
-from fdfa_cli.runs import Run
-from fdfa_cli.runs.provenance import plugins_of, quote
+from fdfa_cli.storage import Run
+from fdfa_cli.storage.provenance import plugins_of, quote
 
 #: Under which name the commands expect the recipe.
 FILE = "recipe.yaml"

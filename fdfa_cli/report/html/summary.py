@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fdfa_cli.compare.stats import Mean, Paired, holm, paired
 from fdfa_cli.errors import UsageError
 from fdfa_cli.printable import printable
 from fdfa_cli.report.group_table import groups_table, usual_metrics
@@ -17,8 +16,9 @@ from fdfa_cli.report.plots.style import legible
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
 from fdfa_cli.report.select import Condition, ordered
-from fdfa_cli.report.tables import Column, Kind, Table, Value
-from fdfa_cli.runs import STATUSES
+from fdfa_cli.stats import Mean, Paired, holm, paired
+from fdfa_cli.storage import STATUSES
+from fdfa_cli.tables import Column, Kind, Table, Value
 
 #: Figures of a group beside the metrics that were asked for.
 ALSO = ("val_accuracy", "train_seconds")

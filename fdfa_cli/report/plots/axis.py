@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fdfa_cli.recipe.write import plain
 from fdfa_cli.report.plots.style import legible
-from fdfa_cli.sweep.table import plain
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis

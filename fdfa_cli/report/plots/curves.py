@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fdfa_cli.compare.stats import FEWEST, mean
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
 from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import MOST, Line, lines
+from fdfa_cli.stats import FEWEST, mean
 
 Row = dict[str, Any]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fdfa_cli.compare.stats import FEWEST, mean
 from fdfa_cli.report.plots.axis import Parameter
 from fdfa_cli.report.plots.base import DoesNotApply, Picture
 from fdfa_cli.report.plots.material import Material, Member, Sweep
 from fdfa_cli.report.plots.panels import MOST, Legend, Line, canvas, lines
 from fdfa_cli.report.plots.style import OVERLAID, legible, look
 from fdfa_cli.report.varied import varying
+from fdfa_cli.stats import FEWEST, mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

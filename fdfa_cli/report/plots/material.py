@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+from fdfa_cli.recipe.write import plain
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.groups import Group, group, without_tuning
 from fdfa_cli.report.plots.style import legible
@@ -15,8 +16,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.sparkline import FALLBACKS
 from fdfa_cli.report.studies import Study
 from fdfa_cli.report.varied import varied
-from fdfa_cli.runs import Run
-from fdfa_cli.sweep.table import plain
+from fdfa_cli.storage import Run
 
 #: The names of which every figure has a panel a value, and every group one value.
 TASK = ("data", "network")

@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fdfa_cli.compare.stats import Mean
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
 from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import canvas
 from fdfa_cli.report.plots.style import COLORS, INK
-from fdfa_cli.report.tables import Column
+from fdfa_cli.stats import Mean
+from fdfa_cli.tables import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from fdfa_cli.errors import UsageError
 from fdfa_cli.report.plots.base import DoesNotApply, Plot
 from fdfa_cli.report.plots.material import Material
 from fdfa_cli.report.plots.style import house_style
-from fdfa_cli.runs import atomic_write, foreign_folder
+from fdfa_cli.storage import atomic_write, foreign_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,203 @@
+"""From a recipe to the trials of a comparison. Pure: nothing is trained, read or written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fdfa_cli.document.load import Document, Finding, KeyPath, Place, fail
+from fdfa_cli.errors import UnknownName, did_you_mean
+from fdfa_cli.recipe.compare import Compare
+from fdfa_cli.recipe.resolve import resolve
+from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.sweep import Space, random, seed_list
+from fdfa_cli.rules.base import RULES
+from fdfa_cli.trials.plan import (
+    Configuration,
+    Trial,
+    check_searchable,
+    check_seed,
+    collect,
+    configure,
+    without_sections,
+)
+
+SECTION = "compare"
+#: What tuning draws from, where a rule has the key.
+TUNED = {
+    "optimizer.lr": Space(low=1e-5, high=1.0, log=True),
+    "rule.feedback_rate": Space(low=1e-4, high=1.0, log=True),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One recipe under several rules: `configurations` by the rule's name, each with all `seeds`.
+
+    `name` is the recipe as it was given; `document` the recipe without its sections, for other values.
+    """
+
+    name: str
+    base: Recipe
+    compare: Compare
+    baseline: str
+    seeds: tuple[int, ...]
+    configurations: Mapping[str, Configuration]
+    document: Document
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, interleaved: seed by seed, and within a seed rule by rule.
+
+        Trained in this order one after the other, a machine that gets slower meanwhile slows all rules.
+        """
+        columns = [configuration.trials for configuration in self.configurations.values()]
+        return [trial for row in zip(*columns, strict=True) for trial in row]
+
+    @property
+    def tuning_seed(self) -> int:
+        """One that the comparison does not use."""
+        return max(self.seeds) + 1
+
+
+def plan(document: Document, name: str) -> Task:
+    """The comparison that a recipe file asks for.
+
+    Raises `RecipeError` with everything that is wrong with the recipe, its section, or any rule on it.
+    """
+    recipe = resolve(document).recipe
+    compare = recipe.compare
+    if compare is None:
+        message = "no section compare: add it, or give --rules, as in --rules bp,dfa,fdfa"
+        raise fail([Finding(document.place(()), message)])
+    _check(compare, document, recipe.rule.name)
+    counts = recipe.data.counts()
+    if counts is not None and not counts.test and not recipe.data.validation:
+        message = "rules are compared on test data or else by validation, and these options leave neither"
+        raise fail([Finding(document.place(("data",)), message)])
+    seeds = seed_list(compare.seeds, recipe.training.seed)
+    base = without_sections(document)
+    configurations: dict[str, Configuration] = {}
+
+    def build(overrides: Mapping[str, Any]) -> None:
+        rule = overrides.get("rule", recipe.rule.name)
+        index = compare.rules.index(rule)
+        mine = base if rule == recipe.rule.name else _without_rule(base)
+        configurations[rule] = configure(
+            mine,
+            overrides,
+            seeds,
+            index + 1,
+            lambda key, value: _place(document, rule, index, key),
+            lambda key: _place(document, rule, index, key),
+        )
+
+    collect(build, (_overrides(recipe, compare, rule) for rule in compare.rules))
+    baseline = compare.baseline or compare.rules[0]
+    return Task(name, recipe.single(), compare, baseline, seeds, configurations, base)
+
+
+def tuning(task: Task, rule: str, budget: int) -> list[Configuration]:
+    """The search of a rule before the comparison: its own settings, and `budget` − 1 random draws.
+
+    Under a seed that the comparison does not use. Draw i is the same for all rules, as far as they share
+    the keys.
+    """
+    own = task.configurations[rule]
+    recipe = own.trials[0].recipe
+    spaces = {key: space for key, space in TUNED.items() if _has(recipe, key)}
+    draws = [{}, *(random(spaces, 0, number) for number in range(1, budget))]
+    return [
+        configure(task.document, {**own.overrides, **draw}, [task.tuning_seed], i + 1, _nowhere)
+        for i, draw in enumerate(draws)
+    ]
+
+
+def tuned(task: Task, chosen: Mapping[str, Mapping[str, Any]]) -> Task:
+    """`task` under the values `chosen` for each rule."""
+    configurations = {
+        rule: configure(task.document, values, task.seeds, 1, _nowhere) for rule, values in chosen.items()
+    }
+    return replace(task, configurations=configurations)
+
+
+def _overrides(recipe: Recipe, compare: Compare, rule: str) -> dict[str, Any]:
+    """What makes `recipe` one of `rule`; the recipe's own rule keeps the options it has there."""
+    own = {} if rule == recipe.rule.name else {"rule": rule}
+    return {**own, **compare.overrides.get(rule, {})}
+
+
+def _without_rule(document: Document) -> Document:
+    """`document` for another rule than its own: what was asked for of its own does not concern it."""
+    return replace(document, given=tuple(given for given in document.given if given.path[0] != "rule"))
+
+
+def _check_given_rule(compare: Compare, document: Document, own: str) -> list[Finding]:
+    """What is wrong with options that were asked for of `own`, the rule that the recipe names."""
+    asked = [given for given in document.given if given.path[0] == "rule"]
+    if own not in compare.rules:
+        message = f"is for rule {own!r}, which is not compared ({', '.join(compare.rules)})"
+        return [Finding(given.place, message) for given in asked]
+    findings = []
+    for given in asked:
+        key = ".".join(given.path[:2])
+        if others := [rule for rule in compare.rules if rule != own and _lacks(compare, rule, key)]:
+            example = f"compare.overrides={{{own}: {{{key}: …}}, {others[0]}: {{{key}: …}}}}"
+            message = f"is for rule {own!r} alone: say it for {', '.join(others)} too, as in {example}"
+            findings.append(Finding(given.place, message))
+    return findings
+
+
+def _lacks(compare: Compare, rule: str, key: str) -> bool:
+    """Whether `rule` has the option `key` of rules, and the comparison says nothing of it."""
+    option = key.removeprefix("rule.")
+    known = option != "name" and option in RULES.get(rule).model_fields
+    return known and key not in compare.overrides.get(rule, {})
+
+
+def _check(compare: Compare, document: Document, own: str) -> None:
+    """What the schema of the section cannot see; raises `RecipeError`."""
+    findings = []
+    for i, rule in enumerate(compare.rules):
+        place = document.place((SECTION, "rules", i))
+        if rule not in RULES:
+            findings.append(Finding(place, str(UnknownName("rule", rule, RULES))))
+        elif rule in compare.rules[:i]:
+            findings.append(Finding(place, f"rule {rule!r} is given twice"))
+    if compare.baseline is not None and compare.baseline not in compare.rules:
+        near = did_you_mean(compare.baseline, compare.rules)
+        message = f"the baseline {compare.baseline!r} is not among the rules{near}"
+        findings.append(Finding(document.place((SECTION, "baseline")), message))
+    findings += check_seed(document, compare.seeds, SECTION)
+    if not findings:  # all rules are known
+        findings += _check_given_rule(compare, document, own)
+    if isinstance(compare.seeds, tuple) and len(set(compare.seeds)) < len(compare.seeds):
+        findings.append(Finding(document.place((SECTION, "seeds")), "a seed is given twice"))
+    for rule, values in compare.overrides.items():
+        path: KeyPath = (SECTION, "overrides", rule)
+        if rule not in RULES:  # one that this time is not compared may be there
+            findings.append(Finding(document.key_place(path), str(UnknownName("rule", rule, RULES))))
+        for key in values:
+            place = document.key_place((*path, key))
+            findings += check_searchable(key, place)
+            if key in ("rule", "rule.name"):
+                findings.append(Finding(place, "another rule is another entry of `rules`"))
+    if findings:
+        raise fail(findings)
+
+
+def _place(document: Document, rule: str, index: int, key: str) -> Place:
+    """Where a recipe says what the value of `key` is for `rule`, the one at `index` of its list."""
+    path: KeyPath = (SECTION, "rules", index) if key == "rule" else (SECTION, "overrides", rule, key)
+    return document.place(path)
+
+
+def _nowhere(key: str, value: Any) -> Place:
+    """Where a drawn value stands: it is within its key's bounds, and so in no message."""
+    return Place(f"{key}={value}")
+
+
+def _has(recipe: Recipe, key: str) -> bool:
+    section, _, option = key.partition(".")
+    return option in type(getattr(recipe, section)).model_fields

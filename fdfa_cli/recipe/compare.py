@@ -1,0 +1,26 @@
+"""The recipe's ``compare`` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fdfa_cli.recipe.sweep import Seeds
+from fdfa_cli.registry import Options
+
+
+class Compare(Options):
+    """The same task under several rules, with the same seeds and data order for all."""
+
+    rules: Annotated[tuple[str, ...], Field(min_length=1, description="names of learning rules")]
+    seeds: Annotated[Seeds, Field(description="a list, or how many from training.seed on")] = 5
+    baseline: Annotated[
+        str | None, Field(description="the rule that others are compared with; the first when absent")
+    ] = None
+    overrides: Annotated[
+        dict[str, dict[str, Any]],
+        Field(
+            default_factory=dict, description="for a rule by its name: dotted keys of the recipe and values"
+        ),
+    ]

@@ -1,0 +1,220 @@
+"""The recipe's ``sweep`` section."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fdfa_cli.registry import Options
+
+#: What a sweep may select by, and whether more is better. Nothing measured on test data is here.
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "val_accuracy": "maximize",
+    "val_loss": "minimize",
+    "train_accuracy": "maximize",
+    "train_loss": "minimize",
+}
+
+#: More than anyone trains; far less than a mistyped step could ask for.
+MAX_TRIALS = 100_000
+
+#: A list of seeds, or how many to count up from ``training.seed``.
+Seeds = (
+    Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    | Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+)
+
+
+class Space(Options):
+    """The values that one key of the recipe may take: a list, or a range from `low` to `high`.
+
+    A range is of whole numbers when its ends (and its step) are; both ends belong to it.
+    """
+
+    values: Annotated[tuple[Any, ...] | None, Field(min_length=1, description="the values to try")] = None
+    low: Annotated[int | float | None, Field(description="the smallest value")] = None
+    high: Annotated[int | float | None, Field(description="the largest value")] = None
+    log: Annotated[bool, Field(description="as many values between 1 and 10 as between 10 and 100")] = False
+    step: Annotated[int | float | None, Field(gt=0, description="distance of the values from low on")] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.values is not None:
+            if self.log or (self.low, self.high, self.step) != (None, None, None):
+                raise ValueError("give either values, or a range with low and high")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give values: […], or a range with low and high")
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low above 0, not {self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other")
+        if self.step is not None and (self.high - self.low) / self.step >= MAX_TRIALS:
+            raise ValueError(f"step {self.step:g} makes more than {MAX_TRIALS} values")
+        return self
+
+    @property
+    def listed(self) -> tuple[Any, ...] | None:
+        """All values where they are finitely many: the list, or the steps of the range; else None."""
+        if self.values is not None:
+            return self.values
+        if self.step is None:
+            return None
+        assert self.low is not None
+        assert self.high is not None
+        # The last step may miss `high` by the rounding of a decimal fraction only.
+        count = int((self.high - self.low) / self.step * (1 + 1e-12)) + 1
+        return tuple(_rounded(self.low + i * self.step) for i in range(count))
+
+    def at(self, u: float) -> Any:
+        """The value at `u` in [0, 1): uniform `u` gives values that are uniform, or log-uniform."""
+        if (listed := self.listed) is not None:
+            return listed[min(int(u * len(listed)), len(listed) - 1)]
+        assert self.low is not None
+        assert self.high is not None
+        # Whole numbers share the range in equal parts, the ends included.
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        return self.nearest(low * (high / low) ** u if self.log else low + (high - low) * u)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All values of a list, the first and the last of a range."""
+        if self.values is not None:
+            return self.values
+        listed = self.listed or (self.low, self.high)
+        return listed[0], listed[-1]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def nearest(self, x: float) -> int | float:
+        """The value of the range nearest to `x`, with no more digits than a person can retype."""
+        assert self.low is not None
+        assert self.high is not None
+        return min(max(round(x) if self.whole else float(f"{x:.6g}"), self.low), self.high)
+
+
+class Prune(Options):
+    """Give up configurations that are behind, by their mean over all seeds; for short ``prune: median``.
+
+    All configurations train to the same epoch, a rung, before any is judged: who goes on depends neither
+    on the engine nor on who was faster.
+    """
+
+    shorthand: ClassVar[str | None] = "rule"
+
+    rule: Annotated[
+        Literal["median", "halving"],
+        Field(description="keep those no worse than the median, or one in `factor` (successive halving)"),
+    ]
+    first: Annotated[int, Field(ge=1, description="epochs before the first decision")] = 1
+    factor: Annotated[int, Field(ge=2, description="each rung is at this many times the epoch before")] = 3
+
+    def rungs(self, epochs: int) -> Iterator[int]:
+        """The epochs after which is decided, all below `epochs`."""
+        powers = (self.first * self.factor**i for i in itertools.count())
+        return itertools.takewhile(lambda epoch: epoch < epochs, powers)
+
+
+class Tpe(Options):
+    """How a search by tree-structured Parzen estimators learns: in rounds, whoever trains them.
+
+    A round is suggested from the results of all rounds before it, so it depends neither on the engine nor
+    on who was faster. What changes these results, more seeds or a failed trial that is trained again,
+    changes the rounds to come.
+    """
+
+    startup: Annotated[int, Field(ge=1, description="configurations of the first round, drawn at random")] = (
+        10
+    )
+    round: Annotated[int, Field(ge=1, description="configurations of every round after it")] = 8
+
+
+class Sweep(Options):
+    """Many trainings: which configurations, under which seeds, and by which metric the best is chosen."""
+
+    parameters: Annotated[
+        dict[str, Space], Field(description="dotted keys of the recipe, and the values each may take")
+    ]
+    search: Annotated[
+        Literal["grid", "random", "sobol", "tpe"],
+        Field(
+            description="every combination, independent draws, an even spread (Sobol's sequence), or draws "
+            "that learn from the results before them (tree-structured Parzen estimators)"
+        ),
+    ] = "grid"
+    trials: Annotated[
+        int | None, Field(ge=1, le=MAX_TRIALS, description="configurations to draw; not for a grid")
+    ] = None
+    seeds: Annotated[
+        Seeds, Field(description="a list, or how many from training.seed on; each configuration takes all")
+    ] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="of the search, not of a run")] = 0
+    tpe: Annotated[
+        Tpe | None, Field(description="the rounds of search: tpe, where the defaults will not do")
+    ] = None
+    metric: Annotated[
+        Literal["val_accuracy", "val_loss", "train_accuracy", "train_loss"],
+        Field(description="of the last epoch, by which configurations are compared; never of test data"),
+    ] = "val_accuracy"
+    prune: Annotated[Prune | None, Field(description="give up early what is behind")] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.parameters:
+            raise ValueError("parameters: is empty; give at least one key with its values")
+        if self.search == "grid" and self.trials is not None:
+            raise ValueError("trials: a grid trains every combination; trials are for random, sobol and tpe")
+        if self.search != "grid" and self.trials is None:
+            raise ValueError(f"search: {self.search} needs trials, the number of configurations to draw")
+        if self.tpe is not None and self.search != "tpe":
+            raise ValueError(f"tpe: these options are for search: tpe, and this one is {self.search}")
+        if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is given twice")
+        return self
+
+    def seed_list(self, first: int) -> tuple[int, ...]:
+        """The seeds of every configuration, where a number counts up from `first`."""
+        return seed_list(self.seeds, first)
+
+    @property
+    def learns(self) -> bool:
+        """Whether what is drawn depends on what earlier trials came to."""
+        return self.search == "tpe"
+
+    def better(self, value: float) -> float:
+        """`value` of the metric, turned so that more is better."""
+        return value if METRICS[self.metric] == "maximize" else -value
+
+
+def seed_list(seeds: int | tuple[int, ...], first: int) -> tuple[int, ...]:
+    """`seeds` as a list, where a number counts up from `first`."""
+    return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
+
+
+def _rounded(value: int | float) -> int | float:
+    """`value` without the noise of adding decimal fractions (0.1 + 2·0.1)."""
+    return value if isinstance(value, int) else float(f"{value:.12g}")
+
+
+#: Values by dotted key.
+Overrides = dict[str, Any]
+
+
+def random(parameters: Mapping[str, Space], seed: int, number: int) -> Overrides:
+    """Draw `number`: independent values; a parameter's do not depend on which others there are."""
+    return {key: space.at(_uniform(f"{seed}/{number}/{key}")) for key, space in parameters.items()}
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that looks random and is a function of `text` alone, on every machine."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

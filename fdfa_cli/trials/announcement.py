@@ -1,0 +1,72 @@
+"""What a sweep or a comparison says of itself to those who read its folder; imports little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from fdfa_cli.errors import UsageError
+from fdfa_cli.storage.fields import MAX_SUMMARY, MOST
+from fdfa_cli.storage.files import atomic_write, dump_json, read_json
+
+#: The file that says what a sweep or a comparison trains; hidden, since it is no result.
+ANNOUNCEMENT = ".plan.json"
+#: What a folder of runs is for: a sweep, a comparison, or the search before one (`compare --tune`).
+Kind = Literal["sweep", "compare", "tuning"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the runs of a folder are for: `varied` are the keys of a sweep, `baseline` is a comparison's."""
+
+    kind: Kind
+    varied: tuple[str, ...] = ()
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """How many runs a sweep or comparison trains in all, and the identities of those known so far.
+
+    `about` is None in a folder that an older version wrote.
+    """
+
+    total: int
+    identities: frozenset[str]
+    about: About | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Announcement | None:
+        """What was last announced in `folder`; None where nothing (readable) was."""
+        try:
+            content = read_json(folder / ANNOUNCEMENT, MAX_SUMMARY)
+        except (OSError, ValueError):
+            return None
+        if not isinstance(content, dict):
+            return None
+        total, identities = content.get("total"), content.get("identities")
+        if type(total) is not int or not 0 <= total < MOST or not isinstance(identities, list):
+            return None
+        return cls(total, frozenset(key for key in identities if isinstance(key, str)), _about(content))
+
+    def write(self, folder: Path) -> None:
+        """Leave it in `folder`, in the place of what was announced there before.
+
+        Raises `UsageError` where the folder cannot be written to.
+        """
+        said = asdict(self.about) if self.about else {}
+        content = dump_json({"total": self.total, **said, "identities": sorted(self.identities)})
+        try:
+            atomic_write(folder / ANNOUNCEMENT, content + b"\n")
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder / ANNOUNCEMENT}: {error.strerror}") from error
+
+
+def _about(content: Mapping[str, Any]) -> About | None:
+    """What an announcement says that its runs are for; None where it says nothing, or nothing of the kind."""
+    kind, varied, baseline = (content.get(name) for name in ("kind", "varied", "baseline"))
+    if kind not in get_args(Kind) or not isinstance(varied, list) or not isinstance(baseline, str | None):
+        return None
+    return About(cast("Kind", kind), tuple(key for key in varied if isinstance(key, str)), baseline)

@@ -1,0 +1,234 @@
+"""Jobs on the machines of a Ray cluster, which need not share any files.
+
+The driver is the one writer of run folders. A task trains in a folder of its own machine and streams what
+is new of it (`news`); Ray moves tasks, files and news, and notices when a machine is lost. Its own retries
+are off: they would stream a second attempt as if it were the first. Jobs that were lost are handed in again
+from what is stored of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fdfa_cli.errors import DiskFull, Interrupted, UsageError
+from fdfa_cli.signals import stopping
+from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.batched import LARGEST, cut
+from fdfa_cli.trials.engines.connection import connect
+from fdfa_cli.trials.engines.desk import Desk, Shipment
+from fdfa_cli.trials.engines.news import Copy, End, News
+from fdfa_cli.trials.engines.remote import Task, pack, train
+
+if TYPE_CHECKING:
+    import ray
+    from ray.exceptions import RayError
+
+    Stream = Any  # of News: ray.ObjectRefGenerator
+
+#: How often a job is trained whose machine or process is lost, before it counts as failed.
+ATTEMPTS = 3
+#: Seconds between two looks for Ctrl-C while nothing else happens.
+PATIENCE = 0.2
+#: Seconds that tasks get to write and send a checkpoint before they are killed.
+GRACE = 60.0
+
+
+class Cluster:
+    """See `Engine`. At most `limit` tasks train `jobs` at a time, by default as many as fit the cluster.
+
+    On CPUs a task is one job, trained as the serial engine would on that machine. On a GPU, which one small
+    job would leave idle, it is a stack of jobs (see `batched`), unless they must be `exact`.
+
+    `address` is that of a running cluster (``host:port``, or ``auto``); None starts one on this machine.
+    Raises `UsageError` where Ray is not installed, the cluster cannot be reached, or none of its machines
+    has what a job needs.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        limit: int | None,
+        plugins: Sequence[Path] = (),
+        address: str | None = None,
+        exact: bool = False,
+    ) -> None:
+        self._ray = connect(address)
+        self._exact = exact
+        self._limit = limit
+        self._plugins = tuple((file.name, file.read_bytes()) for file in plugins)
+        self._threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
+        self._gpus = self._wants_gpu(jobs)
+        if not self._slots():
+            what = "a GPU" if self._gpus else f"{self._threads} cores, as training.threads asks for"
+            raise UsageError(f"--engine ray: no machine of the cluster has {what}")
+        self.workers = self.processes = limit or self._slots()
+
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
+        """See `Engine.run`."""
+        from ray.exceptions import RayError
+
+        shipment = Shipment.of(jobs)
+        desk = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Desk).remote(shipment.files)
+        task = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(_task)
+        waiting: deque[Sequence[Job]] = deque(self._tasks(jobs))
+        running: dict[Stream, _Attempt] = {}
+        losses: Counter[str] = Counter()
+        with stopping() as stop:
+            stop.defer()
+            try:
+                while waiting or running:
+                    while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):
+                        attempt = _Attempt(waiting.popleft())
+                        digest = shipment.digest(attempt.jobs[0].recipe.data)
+                        running[task.remote(self._task(attempt.jobs, digest), desk)] = attempt
+                    for stream in self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]:
+                        try:
+                            outcome = running[stream].take(self._ray.get(next(stream)))
+                        except StopIteration:
+                            del running[stream]
+                        except RayError as error:
+                            outcomes, again = self._gone(stream, running.pop(stream), error, losses)
+                            waiting += [[job] for job in again]
+                            yield from outcomes
+                        else:
+                            if outcome is not None:
+                                yield outcome
+                    if stop():
+                        raise Interrupted("interrupted")
+            finally:
+                self._wind_up(desk, running)
+
+    def _gone(
+        self, stream: Stream, attempt: _Attempt, error: RayError, losses: Counter[str]
+    ) -> tuple[list[Outcome], list[Job]]:
+        """What becomes of a task's jobs that are still open: those that fail, and those to train again.
+
+        One at a time from then on, for it may be one of them that takes its machine with it.
+        """
+        from ray.exceptions import RayError, RayTaskError
+
+        if isinstance(error, RayTaskError):  # nothing was lost, the task itself went wrong
+            return attempt.failed(_explained(error)), []
+        with suppress(RayError):  # it may only be out of reach
+            self._ray.cancel(stream, force=True)
+        reason = _first_line(error)
+        jobs = attempt.lost(reason)
+        losses.update(job.identity for job in jobs)
+        given_up = [job for job in jobs if losses[job.identity] >= ATTEMPTS]
+        failed = _Attempt(given_up).failed(f"lost {ATTEMPTS} times: {reason}")
+        return failed, [job for job in jobs if losses[job.identity] < ATTEMPTS]
+
+    def _tasks(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """The jobs as they train together."""
+        if self._exact or not self._gpus:
+            return [[job] for job in jobs]
+        return cut(jobs, self.workers, lambda job: LARGEST)
+
+    def _task(self, jobs: Sequence[Job], digest: str) -> Task:
+        return Task(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)
+
+    def _wind_up(self, desk: Any, running: dict[Stream, _Attempt]) -> None:
+        """Stop what is running, and store what comes of it."""
+        from ray.exceptions import RayError
+
+        desk.stop.remote()
+        for stream, attempt in list(running.items()):
+            if not attempt.begun:  # it may wait for a machine for long
+                self._ray.cancel(stream, force=True)
+                del running[stream]
+        deadline = time.monotonic() + GRACE
+        while running and time.monotonic() < deadline:
+            for stream in self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]:
+                try:
+                    running[stream].take(self._ray.get(next(stream)))
+                except StopIteration:
+                    del running[stream]
+                except RayError as error:
+                    running.pop(stream).lost(_first_line(error))
+        for stream, attempt in running.items():
+            self._ray.cancel(stream, force=True)
+            attempt.lost(f"not stopped after {GRACE:.0f} seconds")
+        self._ray.kill(desk)
+
+    def _wants_gpu(self, jobs: Sequence[Job]) -> int:
+        """GPUs a job trains on: one where the recipes say so, or leave it open and the cluster has some."""
+        devices = {job.recipe.training.device for job in jobs}
+        if numbered := sorted(device for device in devices if ":" in device):
+            raise UsageError(f"training.device {numbered[0]}: a cluster chooses the GPU, so write cuda")
+        return int("cuda" in devices or ("auto" in devices and any(n.get("GPU") for n in self._machines())))
+
+    def _machines(self) -> list[dict[str, float]]:
+        """What each machine of the cluster has."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _slots(self) -> int:
+        """How many jobs fit the cluster at a time."""
+        return sum(
+            int(min(m.get("CPU", 0) // self._threads, m.get("GPU", 0) if self._gpus else float("inf")))
+            for m in self._machines()
+        )
+
+    def _here(self) -> Any:
+        """The machine of this process, as the place of an actor."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+
+
+class _Attempt:
+    """Jobs that train in one task, and the runs that are written of them here."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.begun = False
+        self._open = {position: Copy(job) for position, job in enumerate(jobs)}
+
+    def take(self, news: News) -> Outcome | None:
+        """Store the news of a job; returns its outcome with the last."""
+        self.begun = True
+        outcome = self._open[news.position].take(news)
+        if outcome is not None:
+            del self._open[news.position]
+        return outcome
+
+    def failed(self, reason: str) -> list[Outcome]:
+        """The outcomes of the jobs that are still open, which fail for `reason`."""
+        return [copy.close(End("failed", reason, {})) for copy in self._open.values()]
+
+    def lost(self, reason: str) -> list[Job]:
+        """The jobs that are still open, to train again; their runs are interrupted for `reason`."""
+        return [copy.lost(reason) for copy in self._open.values()]
+
+
+def _task(task: Task, desk: Any) -> Iterator[News]:
+    """What Ray runs on a machine of the cluster."""
+    import ray
+
+    stopped = desk.stopped.remote()
+    yield from train(
+        task,
+        stopped=lambda: bool(ray.wait([stopped], timeout=0)[0]),
+        fetch=lambda: ray.get(desk.fetch.remote(task.digest)),
+    )
+
+
+def _explained(error: ray.exceptions.RayTaskError) -> str:
+    """Why a task failed outside its jobs; raises `UsageError` or `DiskFull` where all shall stop for it."""
+    cause = error.cause
+    if isinstance(cause, UsageError):
+        raise UsageError(str(cause)) from error
+    if isinstance(cause, DiskFull):
+        raise DiskFull(str(cause)) from error
+    if isinstance(cause, ImportError):
+        raise UsageError(f"install fdfa-cli on every machine of the cluster: {cause}") from error
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,148 @@
+"""What a machine that trains tells the one that keeps the runs.
+
+A trial trains into a folder of its own on its machine, as any trial does; `Reporter` watches this folder
+and tells what has changed, and `Copy` writes it into the run that stays. So one process writes a run,
+whatever becomes of the machine that trains it. The first news of every attempt says up to which epoch it
+goes on with what is stored already: rows of a lost attempt beyond that are cut.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.storage import Run, Status, atomic_write, iter_metrics
+from fdfa_cli.trials.engines import Job, Outcome
+
+#: Seconds between two checkpoints that are sent while a trial trains; its last one always is.
+CHECKPOINT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended, with the numbers of its summary."""
+
+    status: Status
+    error: str | None
+    summary: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class News:
+    """What is new of the job at `position` in its task.
+
+    `environment` is who trains it, in words of the provenance; `rows` follow the epoch `kept`, and replace
+    what was told to be there; `checkpoint` is a newer one.
+    """
+
+    position: int
+    environment: Mapping[str, Any]
+    kept: int
+    rows: tuple[Mapping[str, Any], ...]
+    checkpoint: bytes | None
+    end: End | None
+
+
+class Reporter:
+    """Tells what changes in the run that trains in `folder`: a run that goes on, or the one to come."""
+
+    def __init__(self, position: int, folder: Path, run: Path | None) -> None:
+        self._position, self._folder, self._run = position, folder, run
+        self._rows = list(iter_metrics(run)) if run else []
+        self._writers = len(Run.open(run).record.provenance) if run else 0
+        self._told = False
+        self._checkpoint = _age(run) if run else None
+        self._sent = time.monotonic()
+
+    def news(self, outcome: Outcome | None = None) -> News | None:
+        """What has changed since the last call; with the `outcome`, everything and how it ended."""
+        run = self._begun()
+        if run is None:
+            return self._stillborn(outcome) if outcome and outcome.status == "failed" else None
+        checkpoint = self._new_checkpoint(run, outcome is not None)  # before the rows: they then reach as far
+        rows = list(iter_metrics(run.path))
+        same = 0
+        while same < min(len(rows), len(self._rows)) and rows[same] == self._rows[same]:
+            same += 1
+        if self._told and not checkpoint and outcome is None and same == len(rows) == len(self._rows):
+            return None
+        self._told, self._rows = True, rows
+        environment = run.record.provenance[-1]
+        kept = rows[same - 1]["epoch"] if same else 0
+        end = None
+        if outcome is not None:
+            end = End(outcome.status, outcome.error or run.record.error, run.record.summary)
+        return News(self._position, environment, kept, tuple(rows[same:]), checkpoint, end)
+
+    def _begun(self) -> Run | None:
+        if self._run is None:
+            self._run = next((file.parent for file in self._folder.glob("[!.]*/run.json")), None)
+        run = Run.open(self._run) if self._run else None
+        return run if run and len(run.record.provenance) > self._writers else None
+
+    def _new_checkpoint(self, run: Run, last: bool) -> bytes | None:
+        age = _age(run.path)
+        waited = time.monotonic() - self._sent >= CHECKPOINT_SECONDS
+        if age == self._checkpoint or not (last or waited):
+            return None
+        self._checkpoint, self._sent = age, time.monotonic()
+        return run.checkpoint.read_bytes()
+
+    def _stillborn(self, outcome: Outcome) -> News:
+        """News of a job that failed before there was a run."""
+        return News(self._position, {}, 0, (), None, End(outcome.status, outcome.error, {}))
+
+
+def _age(run: Path) -> int | None:
+    """When the run's checkpoint was written; None where there is none."""
+    checkpoint = Run.open(run).checkpoint
+    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+
+
+class Copy:
+    """The run of `job` as its driver keeps it, written from news."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._run: Run | None = None
+        self._epoch = 0
+
+    def take(self, news: News) -> Outcome | None:
+        """Write down the news; returns the outcome when they are the last."""
+        fresh = self._run is None
+        run = self._run = self._run or self._open(news.environment)
+        if fresh or news.kept < self._epoch:
+            run.cut(news.kept)
+        for row in news.rows:
+            run.append(row)
+        self._epoch = news.rows[-1]["epoch"] if news.rows else news.kept
+        if news.checkpoint is not None:
+            atomic_write(run.checkpoint, news.checkpoint)
+        return None if news.end is None else self.close(news.end)
+
+    def lost(self, reason: str) -> Job:
+        """The job to train again after its machine was lost: it goes on from the last checkpoint here."""
+        if self._run is None:
+            return self.job
+        return self.close(End("interrupted", reason, {})).job
+
+    def close(self, end: End) -> Outcome:
+        """End the run, or a new one where there is none yet."""
+        with self._run or self._open({}) as run:
+            run.update(end.status, end.error, **end.summary)
+        self._run = None
+        error = None if run.status == "interrupted" else run.record.error
+        return Outcome(replace(self.job, run=run.path), run.path, run.status, error)
+
+    def _open(self, environment: Mapping[str, Any]) -> Run:
+        job = self.job
+        if job.run is None:
+            return Run.create(job.folder, dump(job.recipe), facts(job.recipe), sys.argv, environment)
+        run = Run.resume(job.run, sys.argv, environment)
+        run.update("running")
+        return run

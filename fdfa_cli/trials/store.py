@@ -1,0 +1,181 @@
+"""What a folder of trials already holds, and what is left to do."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fdfa_cli.document.load import load
+from fdfa_cli.door import open_to_append
+from fdfa_cli.errors import RunDamaged, UsageError
+from fdfa_cli.recipe.resolve import resolve
+from fdfa_cli.recipe.write import identity
+from fdfa_cli.storage import Run, Status, by_identity, iter_metrics, scan
+from fdfa_cli.storage.files import lock, room
+from fdfa_cli.storage.run import NAME, remove_abandoned
+from fdfa_cli.trials.announcement import About, Announcement
+from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.plan import Trial
+
+#: Seconds that workers whose driver was killed get to notice and to checkpoint.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is kept in memory of a run."""
+
+    path: Path | None
+    status: Status
+    error: str | None
+    summary: dict[str, float | None]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, run: Run) -> Result:
+        """The result of a stored run, with what its last writer said of itself."""
+        record = run.record
+        last = record.provenance[-1] if record.provenance else {}
+        kept = {key: last.get(key) for key in ("device", "threads", "cores", "platform", "workers")}
+        return cls(run.path, record.status, record.error, record.summary, kept)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return int(self.summary.get("epochs") or 0)
+
+
+class Store:
+    """The runs in `folder` by identity, kept up to date by `note`.
+
+    A folder that cannot be read is named in `damaged`, and its run counts as missing; unless there is a
+    whole run of the same identity, which was trained in its place. With `retry_failed`, failed runs are gone
+    on with, once.
+    """
+
+    def __init__(self, folder: Path, retry_failed: bool = False) -> None:
+        found = scan([folder]) if folder.is_dir() else None
+        self.folder = folder
+        self._results = {key: Result.of(run) for key, run in by_identity(found.runs if found else []).items()}
+        self.damaged = [error for error in found.damaged if not self._replaced(error)] if found else []
+        self._retry = {key for key, r in self._results.items() if r.status == "failed" and retry_failed}
+
+    @property
+    def running(self) -> list[Path]:
+        """Runs that some process seems to be writing."""
+        return [r.path for r in self._results.values() if r.status == "running" and r.path is not None]
+
+    def get(self, trial: Trial) -> Result | None:
+        """What is known of a trial."""
+        return self._results.get(trial.identity)
+
+    def jobs(self, trials: Iterable[Trial], until: int | None = None) -> list[Job]:
+        """What is left to train so that every trial is at its end, or at epoch `until`.
+
+        Completed and diverged runs are at their end, and so are failed ones that are not to be retried.
+        """
+        return [self._job(trial, until) for trial in trials if self._open(trial, until)]
+
+    def note(self, outcome: Outcome) -> Result:
+        """Take in what an engine says of a job."""
+        self._retry.discard(outcome.job.identity)
+        if outcome.run is None:
+            result = Result(None, outcome.status, outcome.error, {}, {})
+        else:
+            result = Result.of(Run.open(outcome.run))
+        self._results[outcome.job.identity] = result
+        return result
+
+    def prune(self, trial: Trial, reason: str) -> None:
+        """Mark the trial's run as given up, if it is not at its end for another reason."""
+        result = self._results[trial.identity]
+        if result.status != "interrupted" or result.path is None:
+            return
+        with Run.resume(result.path, sys.argv) as run:
+            run.update("pruned", reason)
+        self._results[trial.identity] = Result.of(run)
+
+    def value(self, trial: Trial, metric: str, epoch: int | None = None) -> float | None:
+        """The `metric` of a trial at the end of training, or after `epoch` (its last one if it has fewer).
+
+        None where the trial never got there, or its metric is not finite there, or its metrics cannot be
+        read, which is then named in `damaged`.
+        """
+        result = self.get(trial)
+        if result is None:
+            return None
+        if epoch is None or epoch >= trial.epochs:
+            return result.summary.get(metric) if result.status == "completed" else None
+        if result.epochs <= epoch or result.path is None:
+            return result.summary.get(metric) if result.epochs == epoch else None
+        try:
+            row = next((row for row in iter_metrics(result.path) if row["epoch"] == epoch), {})
+        except RunDamaged as error:
+            if str(error) not in map(str, self.damaged):
+                self.damaged.append(error)
+            return None
+        return row.get(metric)
+
+    def announce(self, identities: Iterable[str], total: int, about: About | None = None) -> None:
+        """Leave word for readers of what is being trained here: `total` runs, of which some are known."""
+        Announcement(total, frozenset(identities), about).write(self.folder)
+
+    def _replaced(self, error: RunDamaged) -> bool:
+        """Whether the run that cannot be read was trained again, as far as its recipe or its name tells."""
+        if error.folder is None:
+            return False
+        try:
+            known = identity(resolve(load(error.folder / "recipe.yaml")).recipe)
+        except UsageError:  # no recipe either: the name of a run's folder ends with the start of its identity
+            start = NAME.fullmatch(error.folder.name)
+            return start is not None and any(key.startswith(start[1]) for key in self._results)
+        return known in self._results
+
+    def _job(self, trial: Trial, until: int | None) -> Job:
+        result = self.get(trial)
+        run = result.path if result else None
+        return Job(trial.recipe, trial.identity, self.folder, run, self._pause(trial, until))
+
+    def _open(self, trial: Trial, until: int | None) -> bool:
+        result = self.get(trial)
+        if result is None or trial.identity in self._retry:
+            return True
+        if result.status in ("completed", "diverged", "failed"):
+            return False
+        return self._pause(trial, until) is None or result.epochs < (until or 0)
+
+    @staticmethod
+    def _pause(trial: Trial, until: int | None) -> int | None:
+        return until if until is not None and until < trial.epochs else None
+
+
+@contextmanager
+def open_store(folder: Path, retry_failed: bool = False) -> Iterator[Store]:
+    """The store in `folder`, held against other processes that would train the same trials into it.
+
+    Waits for workers whose driver was killed to let go of their runs. Raises `UsageError` where another
+    process is at work, or where the folder cannot be written to, and `DiskFull` where it has no room.
+    """
+    try:
+        with room(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open_to_append(folder / ".lock")
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
+        if not lock(file):
+            raise UsageError(f"{folder}: another process is at work there; wait for it or stop it first")
+        remove_abandoned(folder)
+        deadline = time.monotonic() + PATIENCE
+        while busy := (store := Store(folder, retry_failed)).running:
+            if time.monotonic() > deadline:  # still written, or on a file system that cannot tell
+                for path in busy:
+                    Run.resume(path, sys.argv).close()
+                break
+            time.sleep(0.2)
+        yield store
