@@ -1,3 +1,3 @@
 """fdfa: train deep networks without backpropagating errors, and compare the rules that do."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
