@@ -329,6 +329,7 @@ RECIPES = {
         "\nb0: &a0 [x, x]\n" + "".join(f"b{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)),
         "more than 10000 values",
     ),
+    "a long list": ("lr: [" + "1, " * 80_000 + "]", "more than 20000 keys and values"),
     "indented too deep": ("\nx:\n" + "".join(" " * i + "a:\n" for i in range(3, 700)), "levels deep"),
 }
 

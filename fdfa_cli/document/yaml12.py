@@ -20,6 +20,8 @@ from yaml.scanner import Scanner
 
 #: Deeper nesting than any recipe has; keeps the recursion of the composer bounded.
 MAX_DEPTH = 40
+#: More keys and values than any recipe has; keeps the time of the composer bounded.
+MAX_NODES = 20_000
 
 _TAG = "tag:yaml.org,2002:"
 MERGE = _TAG + "merge"
@@ -53,7 +55,7 @@ CoreResolver.add_implicit_resolver(MERGE, re.compile(r"<<\Z"), ["<"])
 
 
 class _Composer(Reader, Scanner, Parser, Composer, CoreResolver):
-    """PyYAML's pure-Python composer with the core schema and a limit on nesting."""
+    """PyYAML's pure-Python composer with the core schema and limits on nesting and on how much there is."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -62,12 +64,16 @@ class _Composer(Reader, Scanner, Parser, Composer, CoreResolver):
         Composer.__init__(self)
         CoreResolver.__init__(self)
         self._depth = 0
+        self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self._depth += 1
-        if self._depth > MAX_DEPTH:
+        self._nodes += 1
+        if self._depth > MAX_DEPTH or self._nodes > MAX_NODES:
+            deep = f"nested more than {MAX_DEPTH} levels deep"
+            many = f"more than {MAX_NODES} keys and values"
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise Refused(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
+            raise Refused(None, None, deep if self._depth > MAX_DEPTH else many, mark)
         node: yaml.Node | None = Composer.compose_node(self, parent, index)
         self._depth -= 1
         return node
@@ -131,6 +137,8 @@ def quick(text: str) -> Any:
     None where the text is wrong, or so unusual that only `compose` says what it holds.
     """
     if _ODD.search(text) or len(_OPENING.findall(text)) > _MOST_OPENINGS:
+        return None
+    if text.count(",") + text.count("\n") > MAX_NODES // 2:
         return None
     try:
         tree = _Quick(text).get_single_data()
