@@ -57,9 +57,17 @@ def common(
     ] = False,
 ) -> None:
     """Train deep networks without backpropagating errors, and compare the rules that do."""
-    told = logging.getLogger(fdfa_cli.__name__)
-    told.handlers = [logging.StreamHandler()] if debug else []
-    told.setLevel(logging.DEBUG if debug else logging.WARNING)
+    log = logging.getLogger(fdfa_cli.__name__)
+    log.handlers = [_Remarks()]
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _Remarks(logging.Handler):
+    """Prints what the package logs on standard error, as it is at that moment: a live bar may stand there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = "warning: " if record.levelno >= logging.WARNING else ""
+        print(f"{warning}{printable_lines(record.getMessage())}", file=sys.stderr, flush=True)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -6,8 +6,8 @@ or take the machine with it.
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +20,8 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.storage.run import is_folder
 from fdfa_cli.training.device import chosen, free_memory
 from fdfa_cli.training.footprint import IMPORT, Footprint, footprint, size
+
+log = logging.getLogger(__name__)
 
 #: Checkpoints of this many bytes are mentioned.
 LARGE = 10**9
@@ -41,7 +43,7 @@ class Need(NamedTuple):
 def require(
     recipes: Sequence[Recipe], root: Path, results: Path, at_once: int = 1, ignore: bool = False
 ) -> None:
-    """Look at what trainings of `recipes` need, and say on stderr what is odd.
+    """Look at what trainings of `recipes` need, and log what is odd.
 
     `at_once` of them run at a time, each in a process of its own; one alone runs in this process, which has
     torch. With `ignore`, memory and room that are too small are no reason to stop.
@@ -123,7 +125,7 @@ def _require_room(needs: Sequence[Need], results: Path, at_once: int, ignore: bo
     """
     largest = max((need.checkpoint for _, need in needs), default=0)
     if largest >= LARGE:
-        print(f"a checkpoint takes {size(largest)} in {results}", file=sys.stderr)
+        log.info("a checkpoint takes %s in %s", size(largest), results)
     longest = max((recipe.training.epochs for recipe, _ in needs), default=0)
     needed = min(at_once, len(needs)) * (2 * largest + longest * LINE + FILES)
     free = shutil.disk_usage(_nearest(results)).free
@@ -143,8 +145,8 @@ def _nearest(folder: Path) -> Path:
 def _mention_classes(recipe: Recipe) -> None:
     classes = recipe.data.classes()
     if classes < 2:
-        print(
-            f"warning: {recipe.data.name} has {classes} class: every answer is right, and an accuracy of "
-            "100 % means nothing",
-            file=sys.stderr,
+        log.warning(
+            "%s has %s class: every answer is right, and an accuracy of 100 %% means nothing",
+            recipe.data.name,
+            classes,
         )
