@@ -21,12 +21,13 @@ from fdfa_cli.document.load import parse
 from fdfa_cli.errors import UsageError
 from fdfa_cli.storage import Run, scan
 from fdfa_cli.sweeps.plan import plan
-from fdfa_cli.trials.engines import Choice, Job
-from fdfa_cli.trials.engines.cluster import Cluster
-from fdfa_cli.trials.engines.news import Copy, End, News, Reporter
-from fdfa_cli.trials.engines.remote import Task, pack, train
-from fdfa_cli.trials.engines.work import work
-from fdfa_cli.trials.names import EngineName
+from fdfa_cli.trials.engine_name import EngineName
+from fdfa_cli.trials.engines.base import Job
+from fdfa_cli.trials.engines.options import EngineOptions
+from fdfa_cli.trials.engines.ray import Ray
+from fdfa_cli.trials.engines.ray_task import RayTask, pack, train
+from fdfa_cli.trials.engines.sync import RunDelta, RunEnd, RunMirror, RunWatcher
+from fdfa_cli.trials.engines.worker import train_job
 
 #: Seconds after which something is taken to hang; never waited for when all is well.
 HANGS = 240.0
@@ -168,13 +169,13 @@ def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(
         "import os, signal\n"
-        "from fdfa_cli.trials.engines import work\n"
-        "fit = work.fit\n"
+        "from fdfa_cli.trials.engines import worker\n"
+        "fit = worker.fit\n"
         "def deadly(recipe, *rest):\n"
         "    if recipe.training.seed == 1:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return fit(recipe, *rest)\n"
-        "work.fit = deadly\n"
+        "worker.fit = deadly\n"
     )
     file = recipe(tmp_path, "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1]}}\n")
     command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(tmp_path / "r")]
@@ -204,10 +205,10 @@ def test_a_run_written_from_news_is_the_run_itself(tmp_path):
     (tmp_path / "there").mkdir()
     job = jobs(tmp_path / "here")[0]
     there = Job(job.recipe, job.identity, tmp_path / "there")
-    reporter, copy = Reporter(0, there.folder, None), Copy(job)
-    assert reporter.news() is None  # nothing has begun
-    outcome = work(there, lambda: False, 1)
-    news = reporter.news(outcome)
+    watcher, copy = RunWatcher(0, there.folder, None), RunMirror(job)
+    assert watcher.news() is None  # nothing has begun
+    outcome = train_job(there, lambda: False, 1)
+    news = watcher.news(outcome)
     assert news is not None
     ended = copy.take(news)
     assert ended is not None
@@ -219,22 +220,22 @@ def test_a_run_written_from_news_is_the_run_itself(tmp_path):
     assert mine.record.summary == original.record.summary
     assert mine.record.facts == original.record.facts
     assert mine.record.provenance == original.record.provenance
-    assert reporter.news() is None
+    assert watcher.news() is None
 
 
 def test_a_task_of_several_jobs_is_a_stack(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)  # a task sets it, on a machine of its own
     monkeypatch.setenv("FDFA_DATA", str(tmp_path))
     several, copies = jobs(tmp_path / "here"), {}
-    task = Task(pack(several), (), "", ("fdfa", "sweep"), 4)
+    task = RayTask(pack(several), (), "", ("fdfa", "sweep"), 4)
     for news in train(task, stopped=lambda: False, fetch=dict):
-        copy = copies.setdefault(news.position, Copy(several[news.position]))
+        copy = copies.setdefault(news.position, RunMirror(several[news.position]))
         outcome = copy.take(news)
         assert outcome is None or outcome.status == "completed"
     runs = {run.record.facts["identity"]: run for run in scan([tmp_path / "here"]).runs}
     assert set(runs) == {job.identity for job in several}
     for job in several:
-        alone = work(Job(job.recipe, job.identity, tmp_path / "alone"), lambda: False, 1)
+        alone = train_job(Job(job.recipe, job.identity, tmp_path / "alone"), lambda: False, 1)
         assert alone.run is not None
         mine, other = runs[job.identity].record, Run.open(alone.run).record
         assert mine.provenance[0]["stacked"] == len(several)
@@ -246,8 +247,8 @@ def test_a_task_that_is_stopped_tells_what_it_has(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setenv("FDFA_DATA", str(tmp_path))
     job = jobs(tmp_path / "here", epochs=5000)[0]
-    copy, last, asked = Copy(job), None, iter([False, False])
-    for news in train(Task(pack([job]), (), "", ("fdfa",), 1), lambda: next(asked, True), dict):
+    copy, last, asked = RunMirror(job), None, iter([False, False])
+    for news in train(RayTask(pack([job]), (), "", ("fdfa",), 1), lambda: next(asked, True), dict):
         last = copy.take(news)
     assert last is not None
     assert last.run is not None
@@ -257,7 +258,7 @@ def test_a_task_that_is_stopped_tells_what_it_has(tmp_path, monkeypatch):
 
 
 def test_a_machine_with_another_version_says_so(tmp_path):
-    task = Task(pack(jobs(tmp_path)), (), "", ("fdfa",), 1, version="0.0.0")
+    task = RayTask(pack(jobs(tmp_path)), (), "", ("fdfa",), 1, version="0.0.0")
     with pytest.raises(UsageError, match=r"is 0\.0\.0 on the driver"):
         next(train(task, lambda: False, dict))
 
@@ -266,18 +267,18 @@ def test_rows_of_a_lost_attempt_beyond_its_checkpoint_are_cut(tmp_path):
     def rows(*epochs: int, mark: int) -> tuple[dict[str, Any], ...]:
         return tuple({"epoch": epoch, "val_accuracy": mark / 10} for epoch in epochs)
 
-    def told(kept: int, rows: Any, checkpoint: bytes | None = None, end: End | None = None) -> News:
-        return News(0, {"device": "there"}, kept, rows, checkpoint, end)
+    def told(kept: int, rows: Any, checkpoint: bytes | None = None, end: RunEnd | None = None) -> RunDelta:
+        return RunDelta(0, {"device": "there"}, kept, rows, checkpoint, end)
 
-    copy = Copy(jobs(tmp_path)[0])
+    copy = RunMirror(jobs(tmp_path)[0])
     assert copy.take(told(0, rows(1, 2, mark=1), b"of epoch 2")) is None
     assert copy.take(told(2, rows(3, 4, mark=1))) is None
     job = copy.lost("gone")
     assert job.run is not None
     assert Run.open(job.run).status == "interrupted"
-    again = Copy(job)
+    again = RunMirror(job)
     assert again.take(told(2, rows(3, mark=2))) is None
-    end = End("completed", None, {"test_accuracy": 0.5})
+    end = RunEnd("completed", None, {"test_accuracy": 0.5})
     ended = again.take(told(3, rows(4, mark=2), b"of epoch 4", end))
     assert ended is not None
     run = Run.open(job.run)
@@ -324,10 +325,10 @@ class Machines:
     ],
 )
 def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monkeypatch):
-    monkeypatch.setattr("fdfa_cli.trials.engines.cluster.connect", lambda address: Machines(*machines))
+    monkeypatch.setattr("fdfa_cli.trials.engines.ray.connect", lambda address: Machines(*machines))
     small = plan(parse((BASE.replace("cpu", device) + GRID).encode(), "r.yaml"))
     work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
-    cluster = Cluster(work, None)
+    cluster = Ray(work, None)
     assert (cluster._gpus, cluster.workers) == (gpus, workers)
     assert [len(task) for task in cluster._tasks(work)] == ([4] if gpus else [1] * 4)
 
@@ -338,8 +339,8 @@ def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monke
      ("device: 'cuda:1'", "write cuda")],
 )  # fmt: skip
 def test_what_no_machine_has_is_said_at_once(training, message, monkeypatch):
-    monkeypatch.setattr("fdfa_cli.trials.engines.cluster.connect", lambda address: Machines({"CPU": 4}))
+    monkeypatch.setattr("fdfa_cli.trials.engines.ray.connect", lambda address: Machines({"CPU": 4}))
     small = plan(parse((BASE.replace("device: cpu", training) + GRID).encode(), "r.yaml"))
     work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
     with pytest.raises(UsageError, match=message):
-        Choice(EngineName.ray)(work)
+        EngineOptions(EngineName.ray)(work)

@@ -17,8 +17,8 @@ from fdfa_cli.recipe.write import identity
 from fdfa_cli.storage import Run
 from fdfa_cli.training.session import Session
 from fdfa_cli.training.stack import Stack
-from fdfa_cli.trials.engines import Job
-from fdfa_cli.trials.engines.work import work, work_stacked
+from fdfa_cli.trials.engines.base import Job
+from fdfa_cli.trials.engines.worker import train_job, train_stack
 
 GPU = "cuda"
 pytestmark = [
@@ -49,12 +49,12 @@ def test_it_trains_better_than_chance(tmp_path, rule, precision):
 def test_what_is_stopped_goes_on(tmp_path):
     """Without atomics in its kernels a perceptron comes to the same, but CUDA does not promise digits."""
     one = recipe("rule=fdfa", "training.batch_size=30")
-    whole = work(job(one, tmp_path / "whole"), lambda: False, 1)
+    whole = train_job(job(one, tmp_path / "whole"), lambda: False, 1)
     asked = iter(range(10**9))
     with pytest.raises(Interrupted):
-        work(job(one, tmp_path / "stopped"), lambda: next(asked) >= 13, 1)
+        train_job(job(one, tmp_path / "stopped"), lambda: next(asked) >= 13, 1)
     (path,) = (tmp_path / "stopped").iterdir()
-    ended = work(Job(one, identity(one), tmp_path / "stopped", path), lambda: False, 1)
+    ended = train_job(Job(one, identity(one), tmp_path / "stopped", path), lambda: False, 1)
     assert (ended.status, whole.status) == ("completed", "completed")
     assert_same_figures(ended.run, whole.run)
 
@@ -63,9 +63,9 @@ def test_stacked_trials_come_to_what_each_comes_to_alone(tmp_path):
     """Without batch norm no bias has a gradient of nothing but rounding, which Adam would blow up."""
     steady = ("network.norm=none", "rule=fdfa", "optimizer={name: adam, lr: 1e-3, eps: 1e-4}")
     recipes = [recipe(*steady, seed=seed) for seed in range(3)]
-    together = work_stacked([job(one, tmp_path / "stacked") for one in recipes], lambda: False, 3)
+    together = train_stack([job(one, tmp_path / "stacked") for one in recipes], lambda: False, 3)
     for outcome in together:
-        single = work(job(outcome.job.recipe, tmp_path / "alone"), lambda: False, 1)
+        single = train_job(job(outcome.job.recipe, tmp_path / "alone"), lambda: False, 1)
         assert (outcome.status, single.status) == ("completed", "completed")
         assert_same_figures(outcome.run, single.run)
 

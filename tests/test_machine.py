@@ -19,7 +19,7 @@ from fdfa_cli.diagnostics import figures
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.recipe.schema import Training
 from fdfa_cli.training import allocator, device, total
-from fdfa_cli.trials import engines
+from fdfa_cli.trials.engines import options
 
 # --- cores and memory --------------------------------------------------------------------------------------
 
@@ -184,9 +184,9 @@ def test_what_mps_cannot_compute_is_refused(apple):
 
 def test_trainings_on_one_gpu_go_one_after_the_other(apple):
     job = SimpleNamespace(recipe=SimpleNamespace(training=Training(device="auto")))
-    assert engines._cores([job] * 3) == 1  # type: ignore[list-item]
+    assert options._cores([job] * 3) == 1  # type: ignore[list-item]
     job = SimpleNamespace(recipe=SimpleNamespace(training=Training(device="cpu")))
-    assert engines._cores([job]) == machine.cores()  # type: ignore[list-item]
+    assert options._cores([job]) == machine.cores()  # type: ignore[list-item]
 
 
 def test_memory_and_time_on_mps_are_what_its_allocator_says(monkeypatch):

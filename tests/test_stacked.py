@@ -27,12 +27,14 @@ from fdfa_cli.training import footprint
 from fdfa_cli.training.grouping import groups
 from fdfa_cli.training.session import Session
 from fdfa_cli.training.stack import Stack
-from fdfa_cli.trials.engines import Job, Outcome, batched, choose
+from fdfa_cli.trials.engine_name import EngineName
+from fdfa_cli.trials.engines import batched
+from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.engines.batched import LARGEST, Batched
+from fdfa_cli.trials.engines.options import choose
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.serial import Serial
-from fdfa_cli.trials.engines.work import work, work_stacked
-from fdfa_cli.trials.names import EngineName
+from fdfa_cli.trials.engines.worker import train_job, train_stack
 
 SMALL = ("network.hidden=[12,9]", "training.epochs=2", "training.threads=1", "training.device=cpu")
 CPU = torch.device("cpu")
@@ -354,7 +356,7 @@ def assert_same_figures(one: Path | None, other: Path | None) -> None:
 
 
 def alone(job: Job) -> Outcome:
-    return work(job, lambda: False, 1)
+    return train_job(job, lambda: False, 1)
 
 
 def by_seed(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -367,7 +369,7 @@ STEADY = ("network.norm=none", "rule=fdfa", "optimizer={name: adam, lr: 1e-3, ep
 
 def test_runs_are_those_that_each_trains_alone(tmp_path):
     recipes = [recipe(*STEADY, f"training.epochs={2 + k % 2}", seed=k) for k in range(4)]
-    together = list(work_stacked(jobs(recipes, tmp_path / "stacked"), lambda: False, 4))
+    together = list(train_stack(jobs(recipes, tmp_path / "stacked"), lambda: False, 4))
     assert [outcome.job.recipe.training.epochs for outcome in together] == [2, 2, 3, 3]  # as they end
     for outcome, job in zip(by_seed(together), jobs(recipes, tmp_path / "alone"), strict=True):
         single = alone(job)
@@ -390,7 +392,7 @@ def test_a_diverging_trial_disturbs_no_other(tmp_path, batch):
         )
         for k, lr in enumerate((0.01, 1e30, 0.02))
     ]
-    together = by_seed(list(work_stacked(jobs(recipes, tmp_path / "stacked"), lambda: False, 3)))
+    together = by_seed(list(train_stack(jobs(recipes, tmp_path / "stacked"), lambda: False, 3)))
     singles = [alone(job) for job in jobs(recipes, tmp_path / "alone")]
     assert (
         [o.status for o in together] == [o.status for o in singles] == ["completed", "diverged", "completed"]
@@ -419,15 +421,15 @@ def test_what_one_engine_stops_another_goes_on_with(tmp_path, first, steps):
 
     if first == "stacked":
         with pytest.raises(Interrupted, match="interrupted in epoch"):
-            list(work_stacked(some, stop_after(steps), 3))
+            list(train_stack(some, stop_after(steps), 3))
     else:
         for k, job in enumerate(some):
             with pytest.raises(Interrupted):
-                work(job, stop_after(steps + 2 * k), 1)
+                train_job(job, stop_after(steps + 2 * k), 1)
     runs = {run.record.facts["identity"]: run for run in map(Run.open, (tmp_path / first).iterdir())}
     assert {run.status for run in runs.values()} == {"interrupted"}
     on = [Job(job.recipe, job.identity, job.folder, runs[job.identity].path) for job in some]
-    ended = [alone(j) for j in on] if first == "stacked" else list(work_stacked(on, lambda: False, 3))
+    ended = [alone(j) for j in on] if first == "stacked" else list(train_stack(on, lambda: False, 3))
     for outcome, single in zip(by_seed(ended), whole, strict=True):
         assert outcome.status == "completed"
         assert_same_figures(outcome.run, single.run)
@@ -435,7 +437,7 @@ def test_what_one_engine_stops_another_goes_on_with(tmp_path, first, steps):
 
 def test_closing_early_checkpoints_those_that_train_on(tmp_path):
     recipes = [recipe(*STEADY, f"training.epochs={epochs}", seed=epochs) for epochs in (1, 3, 3)]
-    outcomes = work_stacked(jobs(recipes, tmp_path), lambda: False, 3)
+    outcomes = train_stack(jobs(recipes, tmp_path), lambda: False, 3)
     assert next(outcomes).status == "completed"
     outcomes.close()
     runs = [Run.open(path) for path in tmp_path.iterdir()]
@@ -445,7 +447,7 @@ def test_closing_early_checkpoints_those_that_train_on(tmp_path):
 
 def test_a_pause_is_an_outcome(tmp_path):
     some = [Job(one, identity(one), tmp_path, until=1) for one in (recipe(*STEADY, seed=k) for k in range(2))]
-    outcomes = list(work_stacked(some, lambda: False, 2))
+    outcomes = list(train_stack(some, lambda: False, 2))
     assert [(outcome.status, len(figures(outcome.run))) for outcome in outcomes] == [("interrupted", 1)] * 2
 
 
@@ -460,7 +462,7 @@ def test_one_that_cannot_be_stored_fails_alone(tmp_path):
                 (path / "recipe.yaml").exists() and (path / "checkpoint.pt").mkdir(exist_ok=True)
         return False
 
-    outcomes = by_seed(list(work_stacked(some, damage, 3)))
+    outcomes = by_seed(list(train_stack(some, damage, 3)))
     assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
     assert "checkpoint.pt" in str(outcomes[1].error)
 
@@ -474,7 +476,7 @@ def test_a_step_that_cannot_be_stacked_fails_with_its_reason(tmp_path, monkeypat
         return step(self, s)
 
     monkeypatch.setattr(Backprop, "step", branching)
-    outcomes = list(work_stacked(jobs([recipe(seed=k) for k in range(2)], tmp_path), lambda: False, 2))
+    outcomes = list(train_stack(jobs([recipe(seed=k) for k in range(2)], tmp_path), lambda: False, 2))
     assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
     assert "data-dependent control flow" in str(outcomes[0].error)
     assert alone(jobs([recipe(seed=3)], tmp_path)[0]).status == "completed"

@@ -30,12 +30,13 @@ from fdfa_cli.sweeps import search
 from fdfa_cli.sweeps.plan import plan
 from fdfa_cli.sweeps.prune import survivors
 from fdfa_cli.sweeps.run import run
-from fdfa_cli.trials import engines
-from fdfa_cli.trials.engines import Job, Outcome, processes
+from fdfa_cli.trials.engine_name import EngineName
+from fdfa_cli.trials.engines import processes
+from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.engines.batched import Batched
+from fdfa_cli.trials.engines.options import choose
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.serial import Serial
-from fdfa_cli.trials.names import EngineName
 from fdfa_cli.trials.runner import Runner
 from fdfa_cli.trials.store import open_store
 from fdfa_cli.trials.view import Tally, describe, time_left
@@ -572,16 +573,16 @@ def test_a_diverging_trial_is_shown_counted_and_in_the_exit_code(tmp_path, capsy
 @pytest.fixture
 def failing(monkeypatch):
     """The trials of seed 1 fail, with a message that a terminal could take for markup."""
-    from fdfa_cli.trials.engines import work
+    from fdfa_cli.trials.engines import worker
 
-    fit = work.fit
+    fit = worker.fit
 
     def fails(recipe: Any, *arguments: Any) -> Any:
         if recipe.training.seed == 1:
             raise RuntimeError("[bold]out of memory[/bold]\x1b[2J")
         return fit(recipe, *arguments)
 
-    monkeypatch.setattr(work, "fit", fails)
+    monkeypatch.setattr(worker, "fit", fails)
 
 
 def test_a_failed_trial_is_shown_kept_counted_and_trained_again_when_asked(
@@ -631,13 +632,13 @@ def test_a_worker_that_is_killed_fails_its_trial_and_no_other(tmp_path):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(
         "import os, signal\n"
-        "from fdfa_cli.trials.engines import work\n"
-        "fit = work.fit\n"
+        "from fdfa_cli.trials.engines import worker\n"
+        "fit = worker.fit\n"
         "def deadly(recipe, *rest):\n"
         "    if recipe.training.seed == 1:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return fit(recipe, *rest)\n"
-        "work.fit = deadly\n"
+        "worker.fit = deadly\n"
     )
     sweep = planned("  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1]}}\n")
     with open_store(tmp_path / "s") as content:
@@ -715,7 +716,7 @@ def test_best_so_far_follows_the_mean():
 def test_choice_of_an_engine(name, jobs, expected):
     small = planned(GRID)
     work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
-    assert isinstance(engines.choose(name, work, jobs, []), expected)
+    assert isinstance(choose(name, work, jobs, []), expected)
 
 
 def test_every_gpu_is_used_in_turn(monkeypatch):

@@ -20,13 +20,14 @@ from fdfa_cli.document.load import parse
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.sweep import Space, Sweep, Tpe
 from fdfa_cli.sweeps import search
+from fdfa_cli.sweeps.observation import Observation
 from fdfa_cli.sweeps.plan import plan
-from fdfa_cli.sweeps.run import run, told
-from fdfa_cli.sweeps.scored import Told
-from fdfa_cli.trials.engines import Choice, Job
+from fdfa_cli.sweeps.run import observations, run
+from fdfa_cli.trials.engine_name import EngineName
+from fdfa_cli.trials.engines.base import Job
+from fdfa_cli.trials.engines.options import EngineOptions
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.serial import Serial
-from fdfa_cli.trials.names import EngineName
 from fdfa_cli.trials.runner import Runner
 from fdfa_cli.trials.store import open_store
 
@@ -51,10 +52,10 @@ def objective(overrides: Any) -> float:
     return -((math.log10(overrides["rate"]) + 2) ** 2) + (overrides["choice"] == "b")
 
 
-def searched(section: Sweep, scored: Any = objective) -> list[Told]:
-    found: list[Told] = []
+def searched(section: Sweep, scored: Any = objective) -> list[Observation]:
+    found: list[Observation] = []
     while drawn := search.next_round(section, found):
-        found += [Told(overrides, scored(overrides)) for overrides in drawn]
+        found += [Observation(overrides, scored(overrides)) for overrides in drawn]
     return found
 
 
@@ -79,7 +80,7 @@ def test_rounds_are_as_long_as_asked_for_and_end_with_the_trials():
     section, found, lengths = sweep(16), [], []
     while drawn := search.next_round(section, found):
         lengths.append(len(drawn))
-        found += [Told(overrides, 0.5) for overrides in drawn]
+        found += [Observation(overrides, 0.5) for overrides in drawn]
     assert lengths == [6, 4, 4, 2]
 
 
@@ -93,7 +94,7 @@ def test_more_trials_keep_the_first_ones():
 def test_a_round_depends_on_what_is_told_and_on_nothing_else():
     found = searched(sweep(14))
     assert search.next_round(sweep(18), found) == search.next_round(sweep(18), list(found))
-    other = [*found[:3], Told(found[3].overrides, 9.0), *found[4:]]
+    other = [*found[:3], Observation(found[3].overrides, 9.0), *found[4:]]
     assert search.next_round(sweep(18), other) != search.next_round(sweep(18), found)
 
 
@@ -116,7 +117,7 @@ def test_suggestions_do_not_depend_on_the_hash_seed_of_the_process():
 
 def test_it_learns():
     # The mean score of the trials after the first round: chance stays where it was.
-    def late(found: list[Told]) -> float:
+    def late(found: list[Observation]) -> float:
         return statistics.fmean(one.score or 0.0 for one in found[10:])
 
     rounds = Tpe(startup=10, round=4)
@@ -138,11 +139,11 @@ def test_what_has_no_score_is_avoided_like_the_worst():
 
 
 def test_what_was_pruned_early_counts_less_than_what_was_pruned_late():
-    first = [Told(o, None) for o in search.next_round(sweep(40), [])]
-    late = [Told(one.overrides, 0.1, 9 if one.overrides["rate"] < 0.01 else 1) for one in first]
-    early = [Told(one.overrides, 0.1, 1 if one.overrides["rate"] < 0.01 else 9) for one in first]
+    first = [Observation(o, None) for o in search.next_round(sweep(40), [])]
+    late = [Observation(one.overrides, 0.1, 9 if one.overrides["rate"] < 0.01 else 1) for one in first]
+    early = [Observation(one.overrides, 0.1, 1 if one.overrides["rate"] < 0.01 else 9) for one in first]
 
-    def rates(found: list[Told]) -> float:
+    def rates(found: list[Observation]) -> float:
         drawn = [search.next_round(sweep(40, seed=seed), found) for seed in range(10)]
         return statistics.fmean(math.log10(o["rate"]) for several in drawn for o in several)
 
@@ -175,7 +176,7 @@ def test_it_is_not_stacked_since_it_follows_results_to_the_last_digit(tmp_path, 
     assert "take auto, serial, processes or ray" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
     work = [Job(trial.recipe, trial.identity, tmp_path) for trial in planned(TPE).trials]
-    assert isinstance(Choice(EngineName.auto, 2, exact=True)(work), Processes)
+    assert isinstance(EngineOptions(EngineName.auto, 2, exact=True)(work), Processes)
 
 
 @pytest.mark.parametrize(("section", "base"), [(TPE, BASE), (PRUNED, FOUR)], ids=["whole", "pruned"])
@@ -219,7 +220,7 @@ def test_each_rung_keeps_the_better_half_of_all_that_ever_got_there(tmp_path):
             c.number: statistics.fmean(content.value(t, "val_accuracy", 1) or 0.0 for t in c.trials)
             for c in ended.configurations
         }
-        scores = [one.score for one in told(ended, content)]
+        scores = [one.score for one in observations(ended, content)]
     seen: list[float] = []
     for drawn in ended.rounds:
         seen += [at_one[c.number] for c in drawn]

@@ -17,7 +17,7 @@ from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
 from fdfa_cli.recipe.library import shipped
 from fdfa_cli.storage import Run
-from fdfa_cli.trials.engines import connection
+from fdfa_cli.trials.engines import ray_init
 
 SMALL = ("network.hidden=[8]", "training.epochs=1", "training.device=cpu")
 SWEEP = """
@@ -191,14 +191,14 @@ class Broken:
 
 
 def test_a_cluster_that_does_not_answer_is_not_waited_for_long(monkeypatch, capsys):
-    monkeypatch.setattr(connection, "QUICK", 0.01)
-    monkeypatch.setattr(connection, "PATIENCE", 0.01)
+    monkeypatch.setattr(ray_init, "QUICK", 0.01)
+    monkeypatch.setattr(ray_init, "PATIENCE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UsageError, match="no Ray cluster answers within"):
-            connection._join(Silent, address)
+            ray_init._join(Silent, address)
         assert capsys.readouterr().err == f"connecting to the Ray cluster at {address}\n"
         with pytest.raises(UsageError, match="another version"):
-            connection._join(Broken(RuntimeError("another version\nand more")), address)
+            ray_init._join(Broken(RuntimeError("another version\nand more")), address)
         with pytest.raises(KeyError):  # a bug stays one
-            connection._join(Broken(KeyError("bug")), address)
+            ray_init._join(Broken(KeyError("bug")), address)

@@ -19,7 +19,7 @@ from fdfa_cli.commands.sweep import (
     say_failed,
 )
 from fdfa_cli.commands.train import IgnoreLimitsOption, PluginOption
-from fdfa_cli.trials.names import EngineName
+from fdfa_cli.trials.engine_name import EngineName
 
 if TYPE_CHECKING:
     from fdfa_cli.comparisons.plan import Task
@@ -83,7 +83,7 @@ def compare(
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.storage import atomic_write
     from fdfa_cli.storage.files import dump_json
-    from fdfa_cli.trials import engines
+    from fdfa_cli.trials.engines.options import EngineOptions
     from fdfa_cli.trials.runner import Runner, folder_of
     from fdfa_cli.trials.store import open_store
 
@@ -98,7 +98,7 @@ def compare(
         return
     if engine is EngineName.auto:
         engine = EngineName.serial
-    chooser = engines.Choice(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
+    chooser = EngineOptions(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
     folders = [folder_of(task.base, Path(task.name).stem, "compare", results) for task in tasks]
     summaries: list[tuple[Summary, dict[str, Any] | None]] = []
     ended: Counter[str] = Counter()

@@ -10,7 +10,7 @@ import typer
 
 from fdfa_cli.commands.train import IgnoreLimitsOption, OverridesArgument, PluginOption
 from fdfa_cli.recipe.write import command
-from fdfa_cli.trials.names import EngineName
+from fdfa_cli.trials.engine_name import EngineName
 
 if TYPE_CHECKING:
     from fdfa_cli.sweeps.plan import Plan
@@ -73,7 +73,7 @@ def sweep(
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.sweeps.plan import plan as make_plan
     from fdfa_cli.sweeps.run import known, run
-    from fdfa_cli.trials import engines
+    from fdfa_cli.trials.engines.options import EngineOptions
     from fdfa_cli.trials.runner import Runner, folder_of
     from fdfa_cli.trials.store import Store, open_store
 
@@ -82,7 +82,7 @@ def sweep(
     given = list(overrides or [])
     file = find(recipe)
     plan = make_plan(apply(load(file), given))
-    chooser = engines.Choice(engine, jobs, plugin or [], address, plan.sweep.learns, ignore_limits)
+    chooser = EngineOptions(engine, jobs, plugin or [], address, plan.sweep.learns, ignore_limits)
     folder = folder_of(plan.base, file.stem, "sweep", results)
     if dry_run:
         store = Store(folder)

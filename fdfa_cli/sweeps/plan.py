@@ -18,7 +18,7 @@ from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.sweep import MAX_TRIALS, Sweep
 from fdfa_cli.sweeps import search
-from fdfa_cli.sweeps.scored import Told
+from fdfa_cli.sweeps.observation import Observation
 from fdfa_cli.trials.plan import (
     Configuration,
     Trial,
@@ -67,12 +67,12 @@ class Plan:
         """Those under which every configuration is trained."""
         return self.sweep.seed_list(self.base.training.seed)
 
-    def extended(self, told: Sequence[Told]) -> Plan | None:
+    def extended(self, observations: Sequence[Observation]) -> Plan | None:
         """The plan with one more round, once all `draws` are at their end; None where there is none.
 
         Raises `RecipeError` with everything that is wrong with the round's trials.
         """
-        overrides = search.next_round(self.sweep, told)
+        overrides = search.next_round(self.sweep, observations)
         if not overrides:
             return None
         known = {c.trials[0].identity: c for c in self.configurations}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 
 from fdfa_cli.recipe.sweep import Prune
+from fdfa_cli.sweeps.observation import Observation
 from fdfa_cli.sweeps.plan import Plan
 from fdfa_cli.sweeps.prune import survivors
-from fdfa_cli.sweeps.scored import Told
 from fdfa_cli.trials.announcement import About
 from fdfa_cli.trials.plan import Configuration, Trial
 from fdfa_cli.trials.runner import Runner
@@ -24,7 +24,7 @@ def run(plan: Plan, runner: Runner) -> Plan:
         while further is not None:
             plan = further
             sweeping.train(plan)
-            further = plan.extended(told(plan, runner.store))
+            further = plan.extended(observations(plan, runner.store))
     return plan
 
 
@@ -32,7 +32,7 @@ def known(plan: Plan, store: Store) -> Plan:
     """`plan` with the rounds that follow from what is stored."""
     ends = ("completed", "pruned", "diverged", "failed")
     while all(_status(store, trial) in ends for trial in _trials(plan.rounds[-1])):
-        further = plan.extended(told(plan, store))
+        further = plan.extended(observations(plan, store))
         if further is None:
             break
         plan = further
@@ -97,13 +97,13 @@ class _Sweeping:
         return f"{self._sweep.metric} {value:.4f}"
 
 
-def told(plan: Plan, store: Store) -> list[Told]:
+def observations(plan: Plan, store: Store) -> list[Observation]:
     """What every draw of `plan` came to."""
     found = {}
     for c in plan.configurations:
         pruned = [r.epochs for t in c.trials if (r := store.get(t)) is not None and r.status == "pruned"]
         rung = min(pruned, default=None)
-        found[c.number] = Told(c.overrides, score(c, plan, store, rung), rung)
+        found[c.number] = Observation(c.overrides, score(c, plan, store, rung), rung)
     return [found[c.number] for c in plan.draws]
 
 

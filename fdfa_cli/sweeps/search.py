@@ -12,17 +12,17 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from fdfa_cli.recipe.sweep import Overrides, Space, Sweep, Tpe, random
-from fdfa_cli.sweeps.scored import Told
+from fdfa_cli.sweeps.observation import Observation
 
 
-def next_round(sweep: Sweep, told: Sequence[Told]) -> list[Overrides]:
-    """The configurations to look at once those of all rounds before are `told`, in the order of both.
+def next_round(sweep: Sweep, observations: Sequence[Observation]) -> list[Overrides]:
+    """The configurations to look at once those of all rounds before are `observations`, in the order of both.
 
     None when the search is at its end. Every search but TPE has one round.
     """
     if sweep.search == "tpe":
-        return _next_of_tpe(sweep, told)
-    if told:
+        return _next_of_tpe(sweep, observations)
+    if observations:
         return []
     if sweep.search == "grid":
         return list(grid(sweep.parameters))
@@ -52,11 +52,11 @@ def sobol(parameters: Mapping[str, Space], seed: int, count: int) -> list[Overri
     ]
 
 
-def _next_of_tpe(sweep: Sweep, told: Sequence[Told]) -> list[Overrides]:
+def _next_of_tpe(sweep: Sweep, observations: Sequence[Observation]) -> list[Overrides]:
     from fdfa_cli.sweeps.tpe import suggest
 
     assert sweep.trials is not None, "the schema asks for it"
-    options, left = sweep.tpe or Tpe(), sweep.trials - len(told)
-    if not told:
+    options, left = sweep.tpe or Tpe(), sweep.trials - len(observations)
+    if not observations:
         return [random(sweep.parameters, sweep.seed, i) for i in range(min(options.startup, left))]
-    return suggest(sweep.parameters, sweep.seed, told, min(options.round, left))
+    return suggest(sweep.parameters, sweep.seed, observations, min(options.round, left))

@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.recipe.sweep import Overrides, Space
-from fdfa_cli.sweeps.scored import Told
+from fdfa_cli.sweeps.observation import Observation
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 
-def suggest(parameters: Mapping[str, Space], seed: int, told: Sequence[Told], count: int) -> list[Overrides]:
-    """`count` configurations to look at after those `told`, the first ones the same for any `count`.
+def suggest(
+    parameters: Mapping[str, Space], seed: int, observations: Sequence[Observation], count: int
+) -> list[Overrides]:
+    """`count` configurations to look at after those `observations`, the first ones the same for any `count`.
 
     Those suggested already count as poor while they have no result ("constant liar"), which keeps a round
     from being one place many times.
@@ -30,16 +32,16 @@ def suggest(parameters: Mapping[str, Space], seed: int, told: Sequence[Told], co
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spaces = {key: _distribution(space) for key, space in parameters.items()}
-    digest = hashlib.sha256(f"{seed}/tpe/{len(told)}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/tpe/{len(observations)}".encode()).digest()
     sampler = optuna.samplers.TPESampler(
-        # The startup trials are all told: what they came to is enough to begin with, however little.
+        # The first round is complete by now: what it came to is enough to begin with, however little.
         n_startup_trials=0,
         multivariate=True,
         constant_liar=True,
         seed=int.from_bytes(digest[:4], "big"),
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.add_trials([_trial(parameters, spaces, one) for one in told])
+    study.add_trials([_trial(parameters, spaces, one) for one in observations])
     points = [study.ask(spaces).params for _ in range(count)]
     return [{key: _value(space, point[key]) for key, space in parameters.items()} for point in points]
 
@@ -71,15 +73,19 @@ def _coordinate(space: Space, value: Any) -> Any:
     return value if listed is None else listed.index(value)
 
 
-def _trial(parameters: Mapping[str, Space], spaces: dict[str, BaseDistribution], told: Told) -> FrozenTrial:
-    """`told` for Optuna, which ranks what was pruned by the epoch it reached, and without a score last."""
+def _trial(
+    parameters: Mapping[str, Space], spaces: dict[str, BaseDistribution], observation: Observation
+) -> FrozenTrial:
+    """`observation` for Optuna, which ranks a pruned one by the epoch it reached, and one without a score last."""
     from optuna.trial import TrialState, create_trial
 
-    whole = told.score is not None and told.epoch is None
+    whole = observation.score is not None and observation.epoch is None
     return create_trial(
         state=TrialState.COMPLETE if whole else TrialState.PRUNED,
-        value=told.score if whole else None,
-        params={key: _coordinate(space, told.overrides[key]) for key, space in parameters.items()},
+        value=observation.score if whole else None,
+        params={key: _coordinate(space, observation.overrides[key]) for key, space in parameters.items()},
         distributions=spaces,
-        intermediate_values={} if told.score is None or told.epoch is None else {told.epoch: told.score},
+        intermediate_values={}
+        if observation.score is None or observation.epoch is None
+        else {observation.epoch: observation.score},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from fdfa_cli.errors import DiskFull, FdfaError, Interrupted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.trials.engines import Engine, Job
+from fdfa_cli.trials.engines.base import Engine, Job
 from fdfa_cli.trials.plan import Trial
 from fdfa_cli.trials.store import Result, Store
 from fdfa_cli.trials.view import View

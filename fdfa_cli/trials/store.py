@@ -19,7 +19,7 @@ from fdfa_cli.storage import Run, Status, by_identity, iter_metrics, scan
 from fdfa_cli.storage.files import lock, room
 from fdfa_cli.storage.run import NAME, remove_abandoned
 from fdfa_cli.trials.announcement import About, Announcement
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.plan import Trial
 
 #: Seconds that workers whose driver was killed get to notice and to checkpoint.

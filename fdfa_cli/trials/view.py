@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.printable import printable
 from fdfa_cli.storage import STATUSES
-from fdfa_cli.trials.engines import Outcome
+from fdfa_cli.trials.engines.base import Outcome
 from fdfa_cli.trials.plan import Trial
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from fdfa_cli.signals import stopping
 from fdfa_cli.training.device import chosen, free_memory
 from fdfa_cli.training.footprint import bytes_of
 from fdfa_cli.training.grouping import groups
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.engines.processes import Processes
 
 #: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
@@ -102,10 +102,10 @@ class Batched:
             crew = Processes(processes, self._gpus, self._plugins)
             yield from crew.run_stacks(stacks, self.workers)
             return
-        from fdfa_cli.trials.engines.work import work_stacked
+        from fdfa_cli.trials.engines.worker import train_stack
 
         for stack in stacks:
-            with stopping() as stop, closing(work_stacked(stack, stop, self.workers)) as outcomes:
+            with stopping() as stop, closing(train_stack(stack, stop, self.workers)) as outcomes:
                 yield from outcomes
             if stop():  # it came after the last step
                 raise Interrupted("interrupted")

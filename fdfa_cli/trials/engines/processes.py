@@ -22,7 +22,7 @@ from fdfa_cli import output
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.signals import stopping
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 
 #: Seconds that workers get to write a checkpoint before they are killed.
 GRACE = 60.0
@@ -43,7 +43,7 @@ class Processes:
 
     def run_stacks(self, stacks: Sequence[Sequence[Job]], together: int) -> Generator[Outcome]:
         """As `run`, for jobs that are handed to a worker in stacks; `together` train at a time."""
-        from fdfa_cli.trials.engines.work import lost
+        from fdfa_cli.trials.engines.worker import lost
 
         waiting = deque(stacks)
         count = min(self.workers, len(stacks))
@@ -159,12 +159,12 @@ def _serve(
     os.environ.update(environment)
     for file in plugins:
         load_plugin(file)
-    from fdfa_cli.trials.engines.work import work_stacked
+    from fdfa_cli.trials.engines.worker import train_stack
 
     with suppress(EOFError, ConnectionError, Interrupted), stopping([signal.SIGTERM]) as stop:
         while True:
             stack = pipe.recv()
-            outcomes = work_stacked(stack, lambda: stop() or os.getppid() != driver, workers)
+            outcomes = train_stack(stack, lambda: stop() or os.getppid() != driver, workers)
             with closing(outcomes):
                 for outcome in outcomes:
                     pipe.send(outcome)

@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.signals import stopping
-from fdfa_cli.trials.engines import Job, Outcome
-from fdfa_cli.trials.engines.work import work
+from fdfa_cli.trials.engines.base import Job, Outcome
+from fdfa_cli.trials.engines.worker import train_job
 
 
 class Serial:
@@ -19,7 +19,7 @@ class Serial:
         """See `Engine.run`."""
         for job in jobs:
             with stopping() as stop:
-                outcome = work(job, stop, self.workers)
+                outcome = train_job(job, stop, self.workers)
             yield outcome
             if stop():  # it came after the last step
                 raise Interrupted("interrupted")

@@ -26,17 +26,17 @@ from fdfa_cli.errors import DiskFull, Interrupted, UsageError
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.storage import Run
 from fdfa_cli.storage.fields import MAX_METRICS, MAX_RECIPE, MAX_RECORD
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.engines.batched import Batched
-from fdfa_cli.trials.engines.news import News, Reporter
-from fdfa_cli.trials.engines.work import work_stacked
+from fdfa_cli.trials.engines.sync import RunDelta, RunWatcher
+from fdfa_cli.trials.engines.worker import train_stack
 
 #: Seconds between two looks at what has changed.
 PATIENCE = 0.5
 
 
 @dataclass(frozen=True)
-class Task:
+class RayTask:
     """Jobs to train on another machine, stacked where they are several, with all that it needs for it.
 
     `jobs` and the files of those runs that go on (a mapping by name, else None) are pickled, since a plugin
@@ -53,13 +53,13 @@ class Task:
 
 
 def pack(jobs: Sequence[Job]) -> bytes:
-    """`Task.jobs` for `jobs`, whose runs are read from this machine."""
+    """`RayTask.jobs` for `jobs`, whose runs are read from this machine."""
     return pickle.dumps([(job, _files(job.run)) for job in jobs])
 
 
 def train(
-    task: Task, stopped: Callable[[], bool], fetch: Callable[[], Mapping[str, bytes]]
-) -> Iterator[News]:
+    task: RayTask, stopped: Callable[[], bool], fetch: Callable[[], Mapping[str, bytes]]
+) -> Iterator[RunDelta]:
     """Train the jobs of `task`, telling the news of each; an interrupted one's last news says so.
 
     `stopped` is asked again and again; `fetch` brings the data set's files, where this machine lacks them.
@@ -85,8 +85,8 @@ def train(
             )
             for i, (job, files) in enumerate(jobs)
         ]
-        reporters = [Reporter(i, job.folder, job.run) for i, job in enumerate(here)]
-        yield from _followed(_Training(here, task.workers), reporters, stopped)
+        watchers = [RunWatcher(i, job.folder, job.run) for i, job in enumerate(here)]
+        yield from _followed(_Training(here, task.workers), watchers, stopped)
 
 
 class _Training(Thread):
@@ -104,16 +104,16 @@ class _Training(Thread):
         positions = {job.identity: position for position, job in enumerate(self.jobs)}
         try:
             for stack in Batched(self.jobs, 1).stacks(self.jobs):
-                for outcome in work_stacked(stack, self.stop.is_set, self._workers):
+                for outcome in train_stack(stack, self.stop.is_set, self._workers):
                     self.outcomes.put((positions[outcome.job.identity], outcome))
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one
             self.error = error
 
 
 def _followed(
-    training: _Training, reporters: Sequence[Reporter], stopped: Callable[[], bool]
-) -> Iterator[News]:
-    open_ = dict(enumerate(reporters))
+    training: _Training, watchers: Sequence[RunWatcher], stopped: Callable[[], bool]
+) -> Iterator[RunDelta]:
+    open_ = dict(enumerate(watchers))
     training.start()
     while open_ and (training.is_alive() or not training.outcomes.empty()):
         with suppress(queue.Empty):
@@ -122,16 +122,16 @@ def _followed(
                 raise DiskFull(f"on a machine of the cluster: {outcome.error}")
             if (news := open_.pop(position).news(outcome)) is not None:
                 yield news
-        for reporter in open_.values():
-            if (news := reporter.news()) is not None:
+        for watcher in open_.values():
+            if (news := watcher.news()) is not None:
                 yield news
         if stopped():
             training.stop.set()
     training.join()
     if training.error is not None and not isinstance(training.error, Interrupted):
         raise training.error
-    for position, reporter in open_.items():
-        if (news := reporter.news(Outcome(training.jobs[position], None, "interrupted"))) is not None:
+    for position, watcher in open_.items():
+        if (news := watcher.news(Outcome(training.jobs[position], None, "interrupted"))) is not None:
             yield news
 
 

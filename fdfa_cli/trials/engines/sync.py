@@ -1,7 +1,7 @@
 """What a machine that trains tells the one that keeps the runs.
 
-A trial trains into a folder of its own on its machine, as any trial does; `Reporter` watches this folder
-and tells what has changed, and `Copy` writes it into the run that stays. So one process writes a run,
+A trial trains into a folder of its own on its machine, as any trial does; `RunWatcher` watches this folder
+and tells what has changed, and `RunMirror` writes it into the run that stays. So one process writes a run,
 whatever becomes of the machine that trains it. The first news of every attempt says up to which epoch it
 goes on with what is stored already: rows of a lost attempt beyond that are cut.
 """
@@ -17,14 +17,14 @@ from typing import Any
 
 from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.storage import Run, Status, atomic_write, iter_metrics
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 
 #: Seconds between two checkpoints that are sent while a trial trains; its last one always is.
 CHECKPOINT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class End:
+class RunEnd:
     """How a run ended, with the numbers of its summary."""
 
     status: Status
@@ -33,7 +33,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class News:
+class RunDelta:
     """What is new of the job at `position` in its task.
 
     `environment` is who trains it, in words of the provenance; `rows` follow the epoch `kept`, and replace
@@ -45,10 +45,10 @@ class News:
     kept: int
     rows: tuple[Mapping[str, Any], ...]
     checkpoint: bytes | None
-    end: End | None
+    end: RunEnd | None
 
 
-class Reporter:
+class RunWatcher:
     """Tells what changes in the run that trains in `folder`: a run that goes on, or the one to come."""
 
     def __init__(self, position: int, folder: Path, run: Path | None) -> None:
@@ -59,7 +59,7 @@ class Reporter:
         self._checkpoint = _age(run) if run else None
         self._sent = time.monotonic()
 
-    def news(self, outcome: Outcome | None = None) -> News | None:
+    def news(self, outcome: Outcome | None = None) -> RunDelta | None:
         """What has changed since the last call; with the `outcome`, everything and how it ended."""
         run = self._begun()
         if run is None:
@@ -76,8 +76,8 @@ class Reporter:
         kept = rows[same - 1]["epoch"] if same else 0
         end = None
         if outcome is not None:
-            end = End(outcome.status, outcome.error or run.record.error, run.record.summary)
-        return News(self._position, environment, kept, tuple(rows[same:]), checkpoint, end)
+            end = RunEnd(outcome.status, outcome.error or run.record.error, run.record.summary)
+        return RunDelta(self._position, environment, kept, tuple(rows[same:]), checkpoint, end)
 
     def _begun(self) -> Run | None:
         if self._run is None:
@@ -93,9 +93,9 @@ class Reporter:
         self._checkpoint, self._sent = age, time.monotonic()
         return run.checkpoint.read_bytes()
 
-    def _stillborn(self, outcome: Outcome) -> News:
-        """News of a job that failed before there was a run."""
-        return News(self._position, {}, 0, (), None, End(outcome.status, outcome.error, {}))
+    def _stillborn(self, outcome: Outcome) -> RunDelta:
+        """RunDelta of a job that failed before there was a run."""
+        return RunDelta(self._position, {}, 0, (), None, RunEnd(outcome.status, outcome.error, {}))
 
 
 def _age(run: Path) -> int | None:
@@ -104,7 +104,7 @@ def _age(run: Path) -> int | None:
     return checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
 
 
-class Copy:
+class RunMirror:
     """The run of `job` as its driver keeps it, written from news."""
 
     def __init__(self, job: Job) -> None:
@@ -112,7 +112,7 @@ class Copy:
         self._run: Run | None = None
         self._epoch = 0
 
-    def take(self, news: News) -> Outcome | None:
+    def take(self, news: RunDelta) -> Outcome | None:
         """Write down the news; returns the outcome when they are the last."""
         fresh = self._run is None
         run = self._run = self._run or self._open(news.environment)
@@ -129,10 +129,10 @@ class Copy:
         """The job to train again after its machine was lost: it goes on from the last checkpoint here."""
         if self._run is None:
             return self.job
-        return self.close(End("interrupted", reason, {})).job
+        return self.close(RunEnd("interrupted", reason, {})).job
 
-    def close(self, end: End) -> Outcome:
-        """End the run, or a new one where there is none yet."""
+    def close(self, end: RunEnd) -> Outcome:
+        """RunEnd the run, or a new one where there is none yet."""
         with self._run or self._open({}) as run:
             run.update(end.status, end.error, **end.summary)
         self._run = None

@@ -15,7 +15,7 @@ from fdfa_cli.training.course import Course
 from fdfa_cli.training.device import chosen, environment_of
 from fdfa_cli.training.loop import fit, fit_together
 from fdfa_cli.training.progress import Quiet
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 
 #: Why a run that has reached the end of its rung is interrupted.
 WAITING = "waits for the other trials of its sweep"
@@ -33,7 +33,7 @@ def check(jobs: Iterable[Job]) -> None:
         chosen(recipe.training)
 
 
-def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
+def train_job(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
     """Train `job` into its run folder, one of `workers` at a time.
 
     Whatever goes wrong in it is its outcome, an interruption where the disk is full; raises `Interrupted`
@@ -53,22 +53,22 @@ def work(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
     return Outcome(job, run.path, run.status)
 
 
-def work_stacked(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) -> Generator[Outcome]:
+def train_stack(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) -> Generator[Outcome]:
     """Train `jobs`, a group of `fdfa_cli.training.grouping`, stacked, each into its run folder.
 
-    They are some of the `workers` that train at a time; one job alone is trained by `work`. Yields the
+    They are some of the `workers` that train at a time; one job alone is trained by `train_job`. Yields the
     outcome of each as soon as it is known. Raises `Interrupted` once `stop` is true; then, and when the
     generator is closed, those without an outcome are checkpointed where they are.
     """
     if len(jobs) == 1:
-        yield work(jobs[0], stop, workers)
+        yield train_job(jobs[0], stop, workers)
         return
     with ExitStack() as writers:
         left: dict[Course, Job] = {}
         for job in jobs:
             try:
                 run = writers.enter_context(_open(job, {"workers": workers, "stacked": len(jobs)}))
-            except Exception as error:  # noqa: BLE001 - as in `work`
+            except Exception as error:  # noqa: BLE001 - as in `train_job`
                 yield _failure(job, None, error)
             else:
                 left[Course(job.recipe, run, job.run is not None, job.until)] = job
@@ -80,7 +80,7 @@ def work_stacked(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) ->
             for course in left:
                 course.run.update("interrupted", "stopped with its sweep")
             raise
-        except Exception as error:  # noqa: BLE001 - as in `work`; here it is everyone's
+        except Exception as error:  # noqa: BLE001 - as in `train_job`; here it is everyone's
             for course, job in left.items():
                 course.error = error
                 yield _outcome(job, course)
@@ -96,7 +96,7 @@ def _outcome(job: Job, course: Course) -> Outcome:
                 run.update("completed", **course.summary)
             else:
                 run.update("interrupted", WAITING)
-    except Exception as error:  # noqa: BLE001 - as in `work`
+    except Exception as error:  # noqa: BLE001 - as in `train_job`
         return _failure(job, course.run, error)
     return Outcome(job, run.path, run.status)
 

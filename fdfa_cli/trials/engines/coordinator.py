@@ -1,4 +1,4 @@
-"""The driver's desk on a cluster: tells tasks when to stop, and hands out the files of data sets."""
+"""The driver's coordinator on a cluster: tells tasks when to stop, and hands out the files of data sets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 from fdfa_cli.data import Data, data_root
 from fdfa_cli.data.shipping import digest
-from fdfa_cli.trials.engines import Job
+from fdfa_cli.trials.engines.base import Job
 
 
 @dataclass(frozen=True)
-class Shipment:
+class DataFiles:
     """The data sets of some jobs: `digests` by the set's options as JSON, and the `files` of each digest."""
 
     digests: Mapping[str, str]
     files: Mapping[str, Mapping[str, Path]]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job]) -> Shipment:
+    def of(cls, jobs: Sequence[Job]) -> DataFiles:
         """What `jobs` read on this machine; raises `DataNotFound` where it is not here."""
         root, digests, files = data_root(), {}, {}
         for key, data in {job.recipe.data.model_dump_json(): job.recipe.data for job in jobs}.items():
@@ -34,8 +34,8 @@ class Shipment:
         return self.digests[data.model_dump_json()]
 
 
-class Desk:
-    """An actor on the driver's machine; see `Shipment` for `files`."""
+class Coordinator:
+    """An actor on the driver's machine; see `DataFiles` for `files`."""
 
     def __init__(self, files: Mapping[str, Mapping[str, Path]]) -> None:
         self._files = files

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Told:
+class Observation:
     """What a configuration came to: its `score`, more being better, at `epoch` (None: at the end).
 
     The score is None where there is none to be had: it diverged, or failed under every seed.

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.errors import DiskFull, Interrupted, UsageError
 from fdfa_cli.signals import stopping
-from fdfa_cli.trials.engines import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.engines.batched import LARGEST, cut
-from fdfa_cli.trials.engines.connection import connect
-from fdfa_cli.trials.engines.desk import Desk, Shipment
-from fdfa_cli.trials.engines.news import Copy, End, News
-from fdfa_cli.trials.engines.remote import Task, pack, train
+from fdfa_cli.trials.engines.coordinator import Coordinator, DataFiles
+from fdfa_cli.trials.engines.ray_init import connect
+from fdfa_cli.trials.engines.ray_task import RayTask, pack, train
+from fdfa_cli.trials.engines.sync import RunDelta, RunEnd, RunMirror
 
 if TYPE_CHECKING:
     import ray
     from ray.exceptions import RayError
 
-    Stream = Any  # of News: ray.ObjectRefGenerator
+    Stream = Any  # of RunDelta: ray.ObjectRefGenerator
 
 #: How often a job is trained whose machine or process is lost, before it counts as failed.
 ATTEMPTS = 3
@@ -39,7 +39,7 @@ PATIENCE = 0.2
 GRACE = 60.0
 
 
-class Cluster:
+class Ray:
     """See `Engine`. At most `limit` tasks train `jobs` at a time, by default as many as fit the cluster.
 
     On CPUs a task is one job, trained as the serial engine would on that machine. On a GPU, which one small
@@ -73,8 +73,10 @@ class Cluster:
         """See `Engine.run`."""
         from ray.exceptions import RayError
 
-        shipment = Shipment.of(jobs)
-        desk = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Desk).remote(shipment.files)
+        data_files = DataFiles.of(jobs)
+        coordinator = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Coordinator).remote(
+            data_files.files
+        )
         task = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(_task)
         waiting: deque[Sequence[Job]] = deque(self._tasks(jobs))
         running: dict[Stream, _Attempt] = {}
@@ -85,8 +87,8 @@ class Cluster:
                 while waiting or running:
                     while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):
                         attempt = _Attempt(waiting.popleft())
-                        digest = shipment.digest(attempt.jobs[0].recipe.data)
-                        running[task.remote(self._task(attempt.jobs, digest), desk)] = attempt
+                        digest = data_files.digest(attempt.jobs[0].recipe.data)
+                        running[task.remote(self._task(attempt.jobs, digest), coordinator)] = attempt
                     for stream in self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]:
                         try:
                             outcome = running[stream].take(self._ray.get(next(stream)))
@@ -102,7 +104,7 @@ class Cluster:
                     if stop():
                         raise Interrupted("interrupted")
             finally:
-                self._wind_up(desk, running)
+                self._wind_up(coordinator, running)
 
     def _gone(
         self, stream: Stream, attempt: _Attempt, error: RayError, losses: Counter[str]
@@ -130,14 +132,14 @@ class Cluster:
             return [[job] for job in jobs]
         return cut(jobs, self.workers, lambda job: LARGEST)
 
-    def _task(self, jobs: Sequence[Job], digest: str) -> Task:
-        return Task(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)
+    def _task(self, jobs: Sequence[Job], digest: str) -> RayTask:
+        return RayTask(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)
 
-    def _wind_up(self, desk: Any, running: dict[Stream, _Attempt]) -> None:
+    def _wind_up(self, coordinator: Any, running: dict[Stream, _Attempt]) -> None:
         """Stop what is running, and store what comes of it."""
         from ray.exceptions import RayError
 
-        desk.stop.remote()
+        coordinator.stop.remote()
         for stream, attempt in list(running.items()):
             if not attempt.begun:  # it may wait for a machine for long
                 self._ray.cancel(stream, force=True)
@@ -154,7 +156,7 @@ class Cluster:
         for stream, attempt in running.items():
             self._ray.cancel(stream, force=True)
             attempt.lost(f"not stopped after {GRACE:.0f} seconds")
-        self._ray.kill(desk)
+        self._ray.kill(coordinator)
 
     def _wants_gpu(self, jobs: Sequence[Job]) -> int:
         """GPUs a job trains on: one where the recipes say so, or leave it open and the cluster has some."""
@@ -187,9 +189,9 @@ class _Attempt:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
         self.begun = False
-        self._open = {position: Copy(job) for position, job in enumerate(jobs)}
+        self._open = {position: RunMirror(job) for position, job in enumerate(jobs)}
 
-    def take(self, news: News) -> Outcome | None:
+    def take(self, news: RunDelta) -> Outcome | None:
         """Store the news of a job; returns its outcome with the last."""
         self.begun = True
         outcome = self._open[news.position].take(news)
@@ -199,22 +201,22 @@ class _Attempt:
 
     def failed(self, reason: str) -> list[Outcome]:
         """The outcomes of the jobs that are still open, which fail for `reason`."""
-        return [copy.close(End("failed", reason, {})) for copy in self._open.values()]
+        return [copy.close(RunEnd("failed", reason, {})) for copy in self._open.values()]
 
     def lost(self, reason: str) -> list[Job]:
         """The jobs that are still open, to train again; their runs are interrupted for `reason`."""
         return [copy.lost(reason) for copy in self._open.values()]
 
 
-def _task(task: Task, desk: Any) -> Iterator[News]:
+def _task(task: RayTask, coordinator: Any) -> Iterator[RunDelta]:
     """What Ray runs on a machine of the cluster."""
     import ray
 
-    stopped = desk.stopped.remote()
+    stopped = coordinator.stopped.remote()
     yield from train(
         task,
         stopped=lambda: bool(ray.wait([stopped], timeout=0)[0]),
-        fetch=lambda: ray.get(desk.fetch.remote(task.digest)),
+        fetch=lambda: ray.get(coordinator.fetch.remote(task.digest)),
     )
 
 

@@ -1,0 +1,104 @@
+"""Which engine trains some jobs: what a person asks for, and what fits the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fdfa_cli.errors import UsageError
+from fdfa_cli.machine import cores
+from fdfa_cli.trials.engine_name import EngineName
+from fdfa_cli.trials.engines.base import Engine, Job
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Who is asked to train: an engine by `name`, `workers` at a time (by default as fit the machine).
+
+    `plugins` are loaded by whoever trains; `address` is that of a cluster. `exact`: a trial must come to
+    what it comes to alone to the last digit, so no stacks. `ignore_limits`: memory and disk that seem too
+    small are no reason to stop, and those of a cluster are not looked at.
+    Raises `UsageError` where the engine knows no address, or trains nothing but stacks.
+    """
+
+    name: EngineName
+    workers: int | None = None
+    plugins: Sequence[Path] = ()
+    address: str | None = None
+    exact: bool = False
+    ignore_limits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.name is not EngineName.ray:
+            raise UsageError(f"--address is for --engine ray, and this is --engine {self.name}")
+        if self.exact and self.name is EngineName.batched:
+            raise UsageError(
+                "a search that learns follows results to the last digit, which --engine batched changes by "
+                "rounding: take auto, serial, processes or ray"
+            )
+
+    def __call__(self, jobs: Sequence[Job]) -> Engine:
+        """The engine for `jobs`; raises `UsageError` where what a job needs is not there."""
+        if self.name is EngineName.ray:
+            from fdfa_cli.trials.engines.ray import Ray
+
+            return Ray(jobs, self.workers, self.plugins, self.address, self.exact)
+        from fdfa_cli.data import data_root
+        from fdfa_cli.training import preflight
+        from fdfa_cli.trials.engines.worker import check
+
+        check(jobs)
+        engine = choose(self.name, jobs, self.workers, self.plugins, self.exact)
+        recipes, folder = [job.recipe for job in jobs], jobs[0].folder
+        preflight.require(recipes, data_root(), folder, engine.processes, ignore=self.ignore_limits)
+        return engine
+
+
+def choose(
+    name: EngineName,
+    jobs: Sequence[Job],
+    workers: int | None,
+    plugins: Sequence[Path],
+    exact: bool = False,
+) -> Engine:
+    """The engine of this machine called `name` for `jobs`, training `workers` at a time.
+
+    `auto` is batched where that pays (see `batched.pays`) and need not be `exact`, else processes where more
+    than one job can train at a time, else serial. For batched, `workers` caps a stack.
+    """
+    from fdfa_cli.trials.engines import batched
+    from fdfa_cli.trials.engines.processes import Processes
+    from fdfa_cli.trials.engines.serial import Serial
+
+    if name is EngineName.serial:
+        return Serial()
+    gpus = _gpus(jobs)
+    auto = name is EngineName.auto and workers != 1 and not exact
+    if name is EngineName.batched or (auto and batched.pays(jobs, bool(gpus))):
+        return batched.Batched(jobs, gpus or _cores(jobs), gpus, plugins, workers)
+    workers = workers or min(len(jobs), gpus or _cores(jobs)) or 1
+    if name is EngineName.auto and workers == 1:
+        return Serial()
+    return Processes(workers, gpus, plugins)
+
+
+def _gpus(jobs: Sequence[Job]) -> int:
+    """How many GPUs the jobs can be spread over: those of the machine, where all leave the choice open."""
+    devices = {job.recipe.training.device for job in jobs}
+    if not devices <= {"auto", "cuda"}:
+        return 0
+    from fdfa_cli.training.device import gpus
+
+    return gpus()
+
+
+def _cores(jobs: Sequence[Job]) -> int:
+    """How many jobs the cores of this process can train at a time; one where all train on the same GPU."""
+    from fdfa_cli.training.device import metal
+
+    devices = {job.recipe.training.device for job in jobs}
+    if any(device.startswith(("cuda", "mps")) for device in devices) or ("auto" in devices and metal()):
+        return 1
+    threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
+    return max(1, cores() // threads)
