@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fdfa_cli.comparisons.plan import plan
+from fdfa_cli.comparisons.plan import plan_comparison
 from fdfa_cli.document.load import Place, load
 from fdfa_cli.recipe.library import find
 from fdfa_cli.recipe.overrides import assign
@@ -32,12 +32,12 @@ def comparison(results: Path, runs: int) -> list[str]:
     """Store all `runs` of a comparison of two rules under `results`; returns the command that shows it."""
     seeds = runs // len(RULES)
     document = assign(load(find(RECIPE)), ("compare", "rules"), list(RULES), Place("benchmark"))
-    task = plan(assign(document, ("compare", "seeds"), seeds, Place("benchmark")), RECIPE)
-    folder = folder_of(task.base, Path(RECIPE).stem, "compare", results)
+    plan = plan_comparison(assign(document, ("compare", "seeds"), seeds, Place("benchmark")), RECIPE)
+    folder = folder_of(plan.base, Path(RECIPE).stem, "compare", results)
     environment = {"device": "cpu", "threads": 1, "workers": 1}
     sync, os.fsync = os.fsync, lambda handle: None  # a power cut may take them
     try:
-        for number, trial in enumerate(task.trials):
+        for number, trial in enumerate(plan.trials):
             recipe = trial.recipe
             with Run.create(folder, dump(recipe), facts(recipe), ["fdfa"], environment) as run:
                 accuracy = 0.5 + 1e-4 * (number % 97)

@@ -20,7 +20,7 @@ from fdfa_cli.cli import run as fdfa
 from fdfa_cli.document.load import parse
 from fdfa_cli.errors import UsageError
 from fdfa_cli.storage import Run, scan
-from fdfa_cli.sweeps.plan import plan
+from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines.base import Job
 from fdfa_cli.trials.engines.options import EngineOptions
@@ -151,7 +151,9 @@ def test_ctrl_c_stores_what_is_there_and_the_same_command_goes_on(tmp_path, alon
     code, error = stopped(signal.SIGINT, file, results, "ray", 0, "--plugin", str(plugin))
     slow.unlink()
     assert code == 130, error
-    assert error.endswith("fdfa: interrupted; what is done is stored: the same command goes on\n")
+    assert error.endswith(
+        "fdfa: interrupted; what is done is stored: start the same command again to go on\n"
+    )
     runs = scan([results]).runs
     assert {run.status for run in runs} == {"interrupted"}
     assert any(run.record.summary["epochs"] < 80 for run in runs)
@@ -187,7 +189,7 @@ def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
     )
     assert done.returncode == 1, done.stderr
     assert "2 completed, 1 failed" in done.stdout
-    assert "1 at a time" in done.stderr
+    assert "training 3 trials\n" in done.stderr
     assert "seed=1  failed: lost 3 times: " in done.stderr
     content = store(tmp_path / "r")
     assert sorted(status for status, *_ in content.values()) == ["completed", "completed", "failed"]
@@ -197,20 +199,20 @@ def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
 
 
 def jobs(folder: Path, epochs: int = 2) -> list[Job]:
-    sweep = plan(parse((BASE.replace("epochs: 2", f"epochs: {epochs}") + GRID).encode(), "r.yaml"))
-    return [Job(trial.recipe, trial.identity, folder) for trial in sweep.trials]
+    sweep = plan_sweep(parse((BASE.replace("epochs: 2", f"epochs: {epochs}") + GRID).encode(), "r.yaml"))
+    return [Job(trial, folder, ("fdfa", "sweep")) for trial in sweep.trials]
 
 
-def test_a_run_written_from_news_is_the_run_itself(tmp_path):
+def test_a_run_written_from_deltas_is_the_run_itself(tmp_path):
     (tmp_path / "there").mkdir()
     job = jobs(tmp_path / "here")[0]
-    there = Job(job.recipe, job.identity, tmp_path / "there")
-    watcher, copy = RunWatcher(0, there.folder, None), RunMirror(job)
-    assert watcher.news() is None  # nothing has begun
+    there = Job(job.trial, tmp_path / "there")
+    watcher, mirror = RunWatcher(0, there.folder, None), RunMirror(job)
+    assert watcher.delta() is None  # nothing has begun
     outcome = train_job(there, lambda: False, 1)
-    news = watcher.news(outcome)
-    assert news is not None
-    ended = copy.take(news)
+    delta = watcher.delta(outcome)
+    assert delta is not None
+    ended = mirror.apply(delta)
     assert ended is not None
     assert ended.run is not None
     assert outcome.run is not None
@@ -220,22 +222,21 @@ def test_a_run_written_from_news_is_the_run_itself(tmp_path):
     assert mine.record.summary == original.record.summary
     assert mine.record.facts == original.record.facts
     assert mine.record.provenance == original.record.provenance
-    assert watcher.news() is None
+    assert watcher.delta() is None
 
 
 def test_a_task_of_several_jobs_is_a_stack(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)  # a task sets it, on a machine of its own
     monkeypatch.setenv("FDFA_DATA", str(tmp_path))
-    several, copies = jobs(tmp_path / "here"), {}
-    task = RayTask(pack(several), (), "", ("fdfa", "sweep"), 4)
-    for news in train(task, stopped=lambda: False, fetch=dict):
-        copy = copies.setdefault(news.position, RunMirror(several[news.position]))
-        outcome = copy.take(news)
+    several, mirrors = jobs(tmp_path / "here"), {}
+    task = RayTask(pack(several), (), "", 4)
+    for delta in train(task, stop=lambda: False, fetch=dict):
+        mirror = mirrors.setdefault(delta.position, RunMirror(several[delta.position]))
+        outcome = mirror.apply(delta)
         assert outcome is None or outcome.status == "completed"
     runs = {run.record.facts["identity"]: run for run in scan([tmp_path / "here"]).runs}
     assert set(runs) == {job.identity for job in several}
     for job in several:
-        alone = train_job(Job(job.recipe, job.identity, tmp_path / "alone"), lambda: False, 1)
+        alone = train_job(Job(job.trial, tmp_path / "alone"), lambda: False, 1)
         assert alone.run is not None
         mine, other = runs[job.identity].record, Run.open(alone.run).record
         assert mine.provenance[0]["stacked"] == len(several)
@@ -244,12 +245,11 @@ def test_a_task_of_several_jobs_is_a_stack(tmp_path, monkeypatch):
 
 
 def test_a_task_that_is_stopped_tells_what_it_has(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setenv("FDFA_DATA", str(tmp_path))
     job = jobs(tmp_path / "here", epochs=5000)[0]
-    copy, last, asked = RunMirror(job), None, iter([False, False])
-    for news in train(RayTask(pack([job]), (), "", ("fdfa",), 1), lambda: next(asked, True), dict):
-        last = copy.take(news)
+    mirror, last, asked = RunMirror(job), None, iter([False, False])
+    for delta in train(RayTask(pack([job]), (), "", 1), lambda: next(asked, True), dict):
+        last = mirror.apply(delta)
     assert last is not None
     assert last.run is not None
     run = Run.open(last.run)
@@ -258,7 +258,7 @@ def test_a_task_that_is_stopped_tells_what_it_has(tmp_path, monkeypatch):
 
 
 def test_a_machine_with_another_version_says_so(tmp_path):
-    task = RayTask(pack(jobs(tmp_path)), (), "", ("fdfa",), 1, version="0.0.0")
+    task = RayTask(pack(jobs(tmp_path)), (), "", 1, version="0.0.0")
     with pytest.raises(UsageError, match=r"is 0\.0\.0 on the driver"):
         next(train(task, lambda: False, dict))
 
@@ -267,19 +267,19 @@ def test_rows_of_a_lost_attempt_beyond_its_checkpoint_are_cut(tmp_path):
     def rows(*epochs: int, mark: int) -> tuple[dict[str, Any], ...]:
         return tuple({"epoch": epoch, "val_accuracy": mark / 10} for epoch in epochs)
 
-    def told(kept: int, rows: Any, checkpoint: bytes | None = None, end: RunEnd | None = None) -> RunDelta:
+    def delta(kept: int, rows: Any, checkpoint: bytes | None = None, end: RunEnd | None = None) -> RunDelta:
         return RunDelta(0, {"device": "there"}, kept, rows, checkpoint, end)
 
-    copy = RunMirror(jobs(tmp_path)[0])
-    assert copy.take(told(0, rows(1, 2, mark=1), b"of epoch 2")) is None
-    assert copy.take(told(2, rows(3, 4, mark=1))) is None
-    job = copy.lost("gone")
+    mirror = RunMirror(jobs(tmp_path)[0])
+    assert mirror.apply(delta(0, rows(1, 2, mark=1), b"of epoch 2")) is None
+    assert mirror.apply(delta(2, rows(3, 4, mark=1))) is None
+    job = mirror.lost("gone")
     assert job.run is not None
     assert Run.open(job.run).status == "interrupted"
     again = RunMirror(job)
-    assert again.take(told(2, rows(3, mark=2))) is None
+    assert again.apply(delta(2, rows(3, mark=2))) is None
     end = RunEnd("completed", None, {"test_accuracy": 0.5})
-    ended = again.take(told(3, rows(4, mark=2), b"of epoch 4", end))
+    ended = again.apply(delta(3, rows(4, mark=2), b"of epoch 4", end))
     assert ended is not None
     run = Run.open(job.run)
     assert [row["val_accuracy"] for row in run.metrics()] == [0.1, 0.1, 0.2, 0.2]
@@ -326,8 +326,8 @@ class Machines:
 )
 def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monkeypatch):
     monkeypatch.setattr("fdfa_cli.trials.engines.ray.connect", lambda address: Machines(*machines))
-    small = plan(parse((BASE.replace("cpu", device) + GRID).encode(), "r.yaml"))
-    work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
+    small = plan_sweep(parse((BASE.replace("cpu", device) + GRID).encode(), "r.yaml"))
+    work = [Job(t, Path("x")) for t in small.trials]
     cluster = Ray(work, None)
     assert (cluster._gpus, cluster.workers) == (gpus, workers)
     assert [len(task) for task in cluster._tasks(work)] == ([4] if gpus else [1] * 4)
@@ -340,7 +340,7 @@ def test_what_a_task_asks_the_cluster_for(device, machines, gpus, workers, monke
 )  # fmt: skip
 def test_what_no_machine_has_is_said_at_once(training, message, monkeypatch):
     monkeypatch.setattr("fdfa_cli.trials.engines.ray.connect", lambda address: Machines({"CPU": 4}))
-    small = plan(parse((BASE.replace("device: cpu", training) + GRID).encode(), "r.yaml"))
-    work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
+    small = plan_sweep(parse((BASE.replace("device: cpu", training) + GRID).encode(), "r.yaml"))
+    work = [Job(t, Path("x")) for t in small.trials]
     with pytest.raises(UsageError, match=message):
-        EngineOptions(EngineName.ray)(work)
+        EngineOptions(EngineName.ray).engine_for(work)

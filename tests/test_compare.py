@@ -15,9 +15,10 @@ import pytest
 import scipy.stats
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.comparisons.plan import TUNED, Task, plan, tuning
-from fdfa_cli.comparisons.summary import Summary, summarise
+from fdfa_cli.comparisons.plan import ComparisonPlan, plan_comparison
+from fdfa_cli.comparisons.result import ComparisonResult, result_of
 from fdfa_cli.comparisons.table import across, for_people, for_programs
+from fdfa_cli.comparisons.tuning import TUNED, candidates
 from fdfa_cli.document.load import parse
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read, resolve
@@ -36,8 +37,8 @@ compare:
 SECTION = "  rules: [bp, dfa, fdfa]\n  seeds: 4\n"
 
 
-def task(section: str = SECTION) -> Task:
-    return plan(parse((BASE + section).encode(), "r.yaml"), "r.yaml")
+def planned(section: str = SECTION) -> ComparisonPlan:
+    return plan_comparison(parse((BASE + section).encode(), "r.yaml"), "r.yaml")
 
 
 def stored(
@@ -64,13 +65,13 @@ def stored(
 
 def summary(
     folder: Path, figures: Mapping[str, Sequence[Mapping[str, Any]]], section: str = SECTION
-) -> Summary:
+) -> ComparisonResult:
     """The summary of made-up runs: for each rule, one mapping a seed."""
-    chosen = task(section)
+    chosen = planned(section)
     for rule, runs in figures.items():
         for trial, values in zip(chosen.configurations[rule].trials, runs, strict=False):
             stored(folder, trial, **values)
-    return summarise(chosen, Store(folder))
+    return result_of(chosen, Store(folder))
 
 
 # -------------------------------------------------------------------------------------------- plan
@@ -78,7 +79,7 @@ def summary(
 
 def test_each_rule_is_the_recipe_under_that_rule_with_what_it_recommends():
     section = "  rules: [bp, pepita, fdfa]\n  seeds: [3, 1]\n  overrides: {bp: {optimizer.lr: 0.02}}\n"
-    chosen = task(section)
+    chosen = planned(section)
     file = parse(BASE.replace("compare:\n", "").encode(), "r.yaml")
     expected = {
         "bp": ["rule=bp", "optimizer.lr=0.02"],
@@ -95,7 +96,7 @@ def test_each_rule_is_the_recipe_under_that_rule_with_what_it_recommends():
 
 
 def test_trials_are_interleaved_by_seed_then_rule():
-    assert [(t.seed, t.recipe.rule.name) for t in task("  rules: [bp, dfa]\n  seeds: 2\n").trials] == [
+    assert [(t.seed, t.recipe.rule.name) for t in planned("  rules: [bp, dfa]\n  seeds: 2\n").trials] == [
         (0, "bp"),
         (0, "dfa"),
         (1, "bp"),
@@ -158,7 +159,7 @@ def test_figures_are_those_of_the_runs(tmp_path):
             for i, (rule, values) in enumerate(test.items())
         },
     )
-    rows = {row.rule: row for row in found.rows}
+    rows = {row.rule: row for row in found.rules}
     p = {rule: scipy.stats.ttest_rel(test[rule], test["bp"]).pvalue for rule in ("dfa", "fdfa")}
     for rule, values in test.items():
         accuracy = rows[rule].accuracy
@@ -192,7 +193,7 @@ def test_epochs_to_the_target_count_runs_that_never_get_there_as_late(tmp_path):
         "  rules: [bp, dfa, fdfa]\n  seeds: 2\n",
     )
     assert found.target == pytest.approx(0.665)
-    assert [(row.epochs_to_target, row.reached) for row in found.rows] == [(None, 1), (1.5, 2), (None, 0)]
+    assert [(row.epochs_to_target, row.reached) for row in found.rules] == [(None, 1), (1.5, 2), (None, 0)]
 
 
 def test_below_three_runs_there_is_no_interval_and_it_says_why(tmp_path):
@@ -207,7 +208,7 @@ def test_a_large_p_is_not_called_no_difference(tmp_path):
     runs = [{"test": value} for value in (0.90, 0.91, 0.93, 0.92)]
     found = summary(tmp_path, {"bp": runs, "dfa": runs[::-1], "fdfa": runs[1:] + runs[:1]})
     _, table = for_people(found)
-    assert all(row.p_holm is None or row.p_holm > 0.5 for row in found.rows)
+    assert all(row.p_holm is None or row.p_holm > 0.5 for row in found.rules)
     text = " ".join(table.notes)
     assert "no difference" not in text + str(table.rows)
     assert "no evidence of a difference, and no evidence that there is none" in text
@@ -216,12 +217,12 @@ def test_a_large_p_is_not_called_no_difference(tmp_path):
 def test_runs_that_did_not_complete_are_counted_and_not_averaged(tmp_path):
     ends = [{"test": 0.8}, {"status": "diverged"}, {"test": 0.9}, {"status": "failed"}]
     found = summary(tmp_path, {"bp": [{}] * 4, "dfa": ends, "fdfa": [{}] * 3})
-    assert found.rows[1].statuses == Counter(completed=2, diverged=1, failed=1)
-    assert found.rows[2].statuses == Counter(completed=3, missing=1)
-    assert found.rows[1].accuracy is not None
-    assert found.rows[1].accuracy.mean == pytest.approx(0.85)
-    assert found.rows[1].difference is not None
-    assert found.rows[1].difference.difference.n == 2
+    assert found.rules[1].statuses == Counter(completed=2, diverged=1, failed=1)
+    assert found.rules[2].statuses == Counter(completed=3, missing=1)
+    assert found.rules[1].accuracy is not None
+    assert found.rules[1].accuracy.mean == pytest.approx(0.85)
+    assert found.rules[1].difference is not None
+    assert found.rules[1].difference.difference.n == 2
     _, table = for_people(found)
     names = [column.name for column in table.columns]
     assert [table.rows[i][names.index("n")] for i in range(3)] == [4, "2 of 4", "3 of 4"]
@@ -235,7 +236,7 @@ def test_runs_that_did_not_complete_are_counted_and_not_averaged(tmp_path):
 def test_times_are_not_compared_where_they_were_not_taken_alike(environment, reason, tmp_path):
     found = summary(tmp_path, {"bp": [{}] * 4, "dfa": [{}] * 4, "fdfa": [{}, {}, {}, environment]})
     assert reason in str(found.untimed)
-    assert {row.seconds_ratio for row in found.rows} == {None}
+    assert {row.seconds_ratio for row in found.rules} == {None}
     _, table = for_people(found)
     assert not {"seconds_ratio", "memory_ratio"} & {column.name for column in table.columns}
     assert any("not compared" in note and reason in note for note in table.notes)
@@ -336,8 +337,8 @@ def test_a_dry_run_of_tuning_shows_what_is_tried_for_each_rule(tmp_path, capsys)
 
 
 def test_tuning_gives_every_rule_the_same_budget_and_draws_in_bounds():
-    chosen = task()
-    found = {rule: tuning(chosen, rule, 5) for rule in chosen.configurations}
+    chosen = planned()
+    found = {rule: candidates(chosen, rule, 5) for rule in chosen.configurations}
     rates = {rule: [c.trials[0].recipe.optimizer.lr for c in several][1:] for rule, several in found.items()}
     assert {len(several) for several in found.values()} == {5}
     assert rates["bp"] == rates["dfa"] == rates["fdfa"]
@@ -355,7 +356,7 @@ def test_tuning_chooses_by_validation_and_says_so(tmp_path, capsys):
     printed = capsys.readouterr().out
     kept = json.loads(next(tmp_path.glob("*/compare.json")).read_text())
     assert (kept["tuning"]["budget"], kept["tuning"]["metric"]) == (3, "val_accuracy")
-    assert "3 trainings a rule" in printed
+    assert "each rule was tuned by val_accuracy under seed 2, in 3 trainings" in printed
     for rule in ("bp", "dfa"):
         tried = [run for run in scan(tmp_path.glob("*/tuning")).runs if run.record.facts["rule"] == rule]
         assert len(tried) == 3

@@ -212,7 +212,7 @@ def test_workers_of_a_sweep_tell_of_a_full_disk(tmp_path, capsys):
     file.write_text(FOUR)
     with no_file_beyond(3000):  # the limit is inherited
         assert swept(file, tmp_path / "results", "--engine", "processes", "--jobs", "2") == 1
-    a_sentence(capsys.readouterr().err, "once there is room, the same command goes on")
+    a_sentence(capsys.readouterr().err, "once there is room, start the same command again to go on")
     assert not leftovers(tmp_path / "results")
     assert {run.status for run in scan([tmp_path / "results"]).runs} == {"interrupted"}
     assert swept(file, tmp_path / "results", "--engine", "serial") == 0

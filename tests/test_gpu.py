@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fdfa_cli.training.session import Session
 from fdfa_cli.training.stack import Stack
 from fdfa_cli.trials.engines.base import Job
 from fdfa_cli.trials.engines.worker import train_job, train_stack
+from fdfa_cli.trials.plan import Trial
 
 GPU = "cuda"
 pytestmark = [
@@ -54,7 +56,7 @@ def test_what_is_stopped_goes_on(tmp_path):
     with pytest.raises(Interrupted):
         train_job(job(one, tmp_path / "stopped"), lambda: next(asked) >= 13, 1)
     (path,) = (tmp_path / "stopped").iterdir()
-    ended = train_job(Job(one, identity(one), tmp_path / "stopped", path), lambda: False, 1)
+    ended = train_job(replace(job(one, tmp_path / "stopped"), run=path), lambda: False, 1)
     assert (ended.status, whole.status) == ("completed", "completed")
     assert_same_figures(ended.run, whole.run)
 
@@ -88,7 +90,7 @@ def test_evaluation_counts_what_predictions_hit():
 
 
 def job(one: Recipe, folder: Path) -> Job:
-    return Job(one, identity(one), folder)
+    return Job(Trial(one, one.training.seed, identity(one)), folder)
 
 
 def assert_same_figures(one: Path | None, other: Path | None) -> None:

@@ -35,6 +35,7 @@ from fdfa_cli.trials.engines.options import choose
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.serial import Serial
 from fdfa_cli.trials.engines.worker import train_job, train_stack
+from fdfa_cli.trials.plan import Trial
 
 SMALL = ("network.hidden=[12,9]", "training.epochs=2", "training.threads=1", "training.device=cpu")
 CPU = torch.device("cpu")
@@ -291,8 +292,12 @@ def test_what_is_always_alone(own):
     assert len(groups([recipe(own, seed=1), recipe(own, seed=2)])) == 2
 
 
+def trial(one: Recipe) -> Trial:
+    return Trial(one, one.training.seed, identity(one))
+
+
 def jobs(recipes: Sequence[Recipe], folder: Path) -> list[Job]:
-    return [Job(one, identity(one), folder) for one in recipes]
+    return [Job(trial(one), folder) for one in recipes]
 
 
 def test_memory_and_jobs_cut_the_stacks(monkeypatch, tmp_path):
@@ -428,7 +433,7 @@ def test_what_one_engine_stops_another_goes_on_with(tmp_path, first, steps):
                 train_job(job, stop_after(steps + 2 * k), 1)
     runs = {run.record.facts["identity"]: run for run in map(Run.open, (tmp_path / first).iterdir())}
     assert {run.status for run in runs.values()} == {"interrupted"}
-    on = [Job(job.recipe, job.identity, job.folder, runs[job.identity].path) for job in some]
+    on = [replace(job, run=runs[job.identity].path) for job in some]
     ended = [alone(j) for j in on] if first == "stacked" else list(train_stack(on, lambda: False, 3))
     for outcome, single in zip(by_seed(ended), whole, strict=True):
         assert outcome.status == "completed"
@@ -446,7 +451,7 @@ def test_closing_early_checkpoints_those_that_train_on(tmp_path):
 
 
 def test_a_pause_is_an_outcome(tmp_path):
-    some = [Job(one, identity(one), tmp_path, until=1) for one in (recipe(*STEADY, seed=k) for k in range(2))]
+    some = [Job(trial(one), tmp_path, until=1) for one in (recipe(*STEADY, seed=k) for k in range(2))]
     outcomes = list(train_stack(some, lambda: False, 2))
     assert [(outcome.status, len(figures(outcome.run))) for outcome in outcomes] == [("interrupted", 1)] * 2
 

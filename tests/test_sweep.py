@@ -26,20 +26,20 @@ from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.sweep import Prune, Space, random
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.storage import Run, scan
-from fdfa_cli.sweeps import search
-from fdfa_cli.sweeps.plan import plan
+from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.sweeps.prune import survivors
-from fdfa_cli.sweeps.run import run
+from fdfa_cli.sweeps.run import train
+from fdfa_cli.sweeps.search import sobol
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines import processes
-from fdfa_cli.trials.engines.base import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome, Stop
 from fdfa_cli.trials.engines.batched import Batched
 from fdfa_cli.trials.engines.options import choose
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.serial import Serial
+from fdfa_cli.trials.progress import Tally, describe, time_left
 from fdfa_cli.trials.runner import Runner
 from fdfa_cli.trials.store import open_store
-from fdfa_cli.trials.view import Tally, describe, time_left
 
 BASE = """\
 data: {name: digits, limit: 200}
@@ -59,7 +59,7 @@ def recipe(folder: Path, section: str = GRID, base: str = BASE) -> Path:
 
 
 def planned(section: str) -> Any:
-    return plan(parse((BASE + section).encode(), "r.yaml"))
+    return plan_sweep(parse((BASE + section).encode(), "r.yaml"))
 
 
 def trials(section: str) -> list[tuple[dict[str, Any], int]]:
@@ -154,7 +154,7 @@ def test_a_grid_is_every_combination_under_every_seed():
 
 def test_a_trial_is_what_train_makes_of_its_overrides(tmp_path):
     file = recipe(tmp_path, "  parameters: {rule: {values: [dfa, {name: fdfa, feedback_rate: 0.1}]}}\n")
-    configurations = plan(parse(file.read_bytes(), "r")).configurations
+    configurations = plan_sweep(parse(file.read_bytes(), "r")).configurations
     for configuration, override in zip(
         configurations, ["rule=dfa", "rule={name: fdfa, feedback_rate: 0.1}"], strict=True
     ):
@@ -179,7 +179,7 @@ def test_more_trials_keep_the_first_ones(kind):
 def test_sobol_is_spread_more_evenly_than_chance():
     # 16 points of a (0, m, 2)-net put one in each cell of a 4×4 grid; 16 random ones do with 1e-6
     spaces = {"a": Space(low=0.0, high=1.0), "b": Space(low=0.0, high=1.0)}
-    points = search.sobol(spaces, 0, 16)
+    points = sobol.points(spaces, 0, 16)
     assert len({(int(4 * p["a"]), int(4 * p["b"])) for p in points}) == 16
 
 
@@ -264,7 +264,7 @@ def test_all_that_is_wrong_is_reported_once(tmp_path, capsys):
 @pytest.mark.parametrize("override", ["optimizer.lr.values=[0.5, 0.3]", "optimizer.lr={values: [0.5, 0.3]}"])
 def test_a_parameter_of_the_space_is_overridden_by_its_dotted_key(override):
     document = apply(parse((BASE + GRID).encode(), "r.yaml"), [f"sweep.parameters.{override}"])
-    (space,) = plan(document).sweep.parameters.values()
+    (space,) = plan_sweep(document).sweep.parameters.values()
     assert list(space.values) == [0.5, 0.3]
 
 
@@ -273,7 +273,7 @@ def test_what_is_wrong_in_such_an_override_is_said_of_the_override():
     with pytest.raises(
         RecipeError, match=r"override 'sweep\.parameters\.optimizer\.lr\.valuse=\[1\]'.*'values'"
     ):
-        plan(document)
+        plan_sweep(document)
 
 
 def test_metrics_of_validation_need_a_validation_set(tmp_path, capsys):
@@ -352,7 +352,7 @@ def test_halving_trains_each_rung_to_its_epoch_and_judges_by_the_mean_over_seeds
     epochs = Counter((status, len(rows)) for status, _, rows, _ in content.values())
     # 4 configurations at epoch 1, 2 at epoch 2, 1 to the end, each with both of its seeds
     assert epochs == {("pruned", 1): 4, ("pruned", 2): 2, ("completed", 4): 2}
-    small = plan(parse((FOUR + PRUNED).encode(), "r"))
+    small = plan_sweep(parse((FOUR + PRUNED).encode(), "r"))
     at_one = {
         c.number: sum(content[t.identity][2][0]["val_accuracy"] for t in c.trials)
         for c in small.configurations
@@ -372,8 +372,8 @@ class Stopping:
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        for outcome in Serial().run(jobs):
+    def run(self, jobs: Sequence[Job], stop: Stop) -> Iterator[Outcome]:
+        for outcome in Serial().run(jobs, stop):
             yield outcome
             self.left -= 1
             if not self.left:
@@ -382,11 +382,11 @@ class Stopping:
 
 @pytest.mark.parametrize(("section", "base"), [(GRID, BASE), (PRUNED, FOUR)], ids=["grid", "pruned"])
 def test_interrupted_after_any_trial_it_ends_as_if_never_stopped(section, base, tmp_path):
-    sweep = plan(parse((base + section).encode(), "r"))
+    sweep = plan_sweep(parse((base + section).encode(), "r"))
 
     def go(folder: Path, engine: Any) -> None:
         with open_store(folder) as content:
-            run(sweep, Runner(content, lambda jobs: engine, quiet=True))
+            train(sweep, Runner(content, lambda jobs: engine))
 
     go(tmp_path / "whole", Serial())
     whole = store(tmp_path / "whole")
@@ -434,7 +434,7 @@ def test_ctrl_c_checkpoints_the_workers_and_says_how_to_go_on(tmp_path, engine):
     file = recipe(tmp_path, GRID, BASE.replace("epochs: 2", "epochs: 5000"))
     code, error = stopped(signal.SIGINT, file, tmp_path / "results", engine, 0)
     assert code == 130
-    assert error == "fdfa: interrupted; what is done is stored: the same command goes on\n"
+    assert error == "fdfa: interrupted; what is done is stored: start the same command again to go on\n"
     assert {status for status, *_ in store(tmp_path / "results").values()} == {"interrupted"}
 
 
@@ -642,7 +642,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_no_other(tmp_path):
     )
     sweep = planned("  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1]}}\n")
     with open_store(tmp_path / "s") as content:
-        run(sweep, Runner(content, lambda jobs: Processes(1, plugins=[plugin]), quiet=True))
+        train(sweep, Runner(content, lambda jobs: Processes(1, plugins=[plugin])))
         results = [content.get(trial) for trial in sweep.trials]
     assert [result.status for result in results if result] == ["completed", "failed", "completed"]
     assert results[1] is not None
@@ -715,7 +715,7 @@ def test_best_so_far_follows_the_mean():
 )
 def test_choice_of_an_engine(name, jobs, expected):
     small = planned(GRID)
-    work = [Job(t.recipe, t.identity, Path("x")) for t in small.trials]
+    work = [Job(t, Path("x")) for t in small.trials]
     assert isinstance(choose(name, work, jobs, []), expected)
 
 

@@ -21,8 +21,8 @@ from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.sweep import Space, Sweep, Tpe
 from fdfa_cli.sweeps import search
 from fdfa_cli.sweeps.observation import Observation
-from fdfa_cli.sweeps.plan import plan
-from fdfa_cli.sweeps.run import observations, run
+from fdfa_cli.sweeps.plan import plan_sweep
+from fdfa_cli.sweeps.run import observations, train
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines.base import Job
 from fdfa_cli.trials.engines.options import EngineOptions
@@ -175,17 +175,17 @@ def test_it_is_not_stacked_since_it_follows_results_to_the_last_digit(tmp_path, 
     assert fdfa(["sweep", str(file), "--engine", "batched", "--results", str(tmp_path / "r")]) == 2
     assert "take auto, serial, processes or ray" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
-    work = [Job(trial.recipe, trial.identity, tmp_path) for trial in planned(TPE).trials]
-    assert isinstance(EngineOptions(EngineName.auto, 2, exact=True)(work), Processes)
+    work = [Job(trial, tmp_path) for trial in planned(TPE).trials]
+    assert isinstance(EngineOptions(EngineName.auto, 2, exact=True).engine_for(work), Processes)
 
 
 @pytest.mark.parametrize(("section", "base"), [(TPE, BASE), (PRUNED, FOUR)], ids=["whole", "pruned"])
 def test_interrupted_after_any_trial_it_ends_as_if_never_stopped(section, base, tmp_path):
-    sweep = plan(parse((base + section).encode(), "r.yaml"))
+    sweep = plan_sweep(parse((base + section).encode(), "r.yaml"))
 
     def go(folder: Path, engine: Any) -> Any:
         with open_store(folder) as content:
-            return run(sweep, Runner(content, lambda jobs: engine, quiet=True))
+            return train(sweep, Runner(content, lambda jobs: engine))
 
     ended = go(tmp_path / "whole", Serial())
     whole = store(tmp_path / "whole")
@@ -214,7 +214,7 @@ def test_raising_the_trials_trains_only_what_is_new(tmp_path):
 def test_each_rung_keeps_the_better_half_of_all_that_ever_got_there(tmp_path):
     sweep = planned(PRUNED)
     with open_store(tmp_path / "s") as content:
-        ended = run(sweep, Runner(content, lambda jobs: Serial(), quiet=True))
+        ended = train(sweep, Runner(content, lambda jobs: Serial()))
         results = {c.number: [content.get(t) for t in c.trials] for c in ended.configurations}
         at_one = {
             c.number: statistics.fmean(content.value(t, "val_accuracy", 1) or 0.0 for t in c.trials)
@@ -238,13 +238,13 @@ def test_a_dry_run_shows_what_is_known(tmp_path, capsys):
     assert fdfa([*command, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 6 + 2 + 1
-    assert "and 4 more, suggested in rounds" in lines[-2]
+    assert "4 more configurations follow, suggested in rounds" in lines[-2]
     assert fdfa([*command, "sweep.trials=4"]) == 0
     capsys.readouterr()
     assert fdfa([*command, "--dry-run"]) == 0  # the second round is one trial further, and not yet at its end
     known = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in known[1:11]] == ["completed"] * 8 + ["new"] * 2
-    assert "and 2 more" in known[-2]
+    assert "2 more configurations follow" in known[-2]
 
 
 MALFORMED = {

@@ -16,14 +16,15 @@ from fdfa_cli.commands.sweep import (
     FailFastOption,
     JobsOption,
     RetryOption,
-    say_failed,
+    end,
+    execution,
 )
 from fdfa_cli.commands.train import IgnoreLimitsOption, PluginOption
 from fdfa_cli.trials.engine_name import EngineName
 
 if TYPE_CHECKING:
-    from fdfa_cli.comparisons.plan import Task
-    from fdfa_cli.comparisons.summary import Summary
+    from fdfa_cli.comparisons.plan import ComparisonPlan
+    from fdfa_cli.comparisons.result import ComparisonResult
 
 #: Trainings a rule that tuning takes where nothing else is said.
 BUDGET = 8
@@ -76,58 +77,34 @@ def compare(
     Several recipes are several tasks: a table each, and one across them. The last line on stdout is the
     folder of the last task. Exit code 1 when any run failed or diverged.
     """
-    from fdfa_cli.comparisons.run import ends, train
-    from fdfa_cli.comparisons.run import tune as tune_rules
-    from fdfa_cli.comparisons.summary import as_json, summarise
+    from fdfa_cli.comparisons.run import run
     from fdfa_cli.errors import UsageError
     from fdfa_cli.registry import load_plugin
-    from fdfa_cli.storage import atomic_write
-    from fdfa_cli.storage.files import dump_json
     from fdfa_cli.trials.engines.options import EngineOptions
-    from fdfa_cli.trials.runner import Runner, folder_of
-    from fdfa_cli.trials.store import open_store
 
     for file in plugin or []:
         load_plugin(file)
     if budget is not None and not tune:
         raise UsageError("--budget is that of --tune, which is not given")
-    budget = (budget or BUDGET) if tune else None
-    tasks = _tasks(recipes, rules, seeds, baseline)
+    trainings = (budget or BUDGET) if tune else None
+    plans = _plans(recipes, rules, seeds, baseline)
+    options = EngineOptions(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
     if dry_run:
-        _print_trials(tasks, budget)
+        _print_trials(plans, trainings)
         return
-    if engine is EngineName.auto:
-        engine = EngineName.serial
-    chooser = EngineOptions(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
-    folders = [folder_of(task.base, Path(task.name).stem, "compare", results) for task in tasks]
-    summaries: list[tuple[Summary, dict[str, Any] | None]] = []
-    ended: Counter[str] = Counter()
-    for task, folder in zip(tasks, folders, strict=True):
-        tuning = None
-        with open_store(folder, retry_failed) as store:
-            runner = Runner(store, chooser, fail_fast, quiet)
-            if budget is not None:
-                with open_store(folder / "tuning", retry_failed) as tried:
-                    found = tune_rules(task, budget, Runner(tried, chooser, fail_fast, quiet))
-                task, tuning = found.task, found.as_json()
-            train(task, runner)
-            summary = summarise(task, store, target)
-            ended += ends(task, store)
-            atomic_write(folder / "compare.json", dump_json(as_json(summary, tuning), 2) + b"\n")
-            for error in store.damaged:
-                typer.echo(f"cannot be read, so trained again: {error}", err=True)
-        summaries.append((summary, tuning))
-    _show(summaries, format)
-    for folder in folders:
-        typer.echo(folder, err=format is not Format.table)
-    say_failed(ended["failed"])
-    if ended["failed"] or ended["diverged"]:
-        raise typer.Exit(1)
+    with execution(options, quiet, fail_fast, retry_failed) as chosen:
+        found = [run(plan, results, chosen, target, trainings) for plan in plans]
+    _print_results(found, format)
+    for result in found:
+        typer.echo(result.folder, err=format is not Format.table)
+    end(sum((result.statuses for result in found), Counter[str]()))
 
 
-def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: str | None) -> list[Task]:
+def _plans(
+    recipes: list[str], rules: str | None, seeds: int | None, baseline: str | None
+) -> list[ComparisonPlan]:
     """What to compare on each recipe; the options lie over its section."""
-    from fdfa_cli.comparisons.plan import plan
+    from fdfa_cli.comparisons.plan import plan_comparison
     from fdfa_cli.document.load import Place, load
     from fdfa_cli.errors import UsageError
     from fdfa_cli.recipe.library import find, split
@@ -141,42 +118,42 @@ def _tasks(recipes: list[str], rules: str | None, seeds: int | None, baseline: s
         "seeds": seeds,
         "baseline": baseline,
     }
-    tasks = []
+    plans = []
     for name in names:
         file = find(name)
         document = apply(load(file), overrides)
         for key, value in options.items():
             if value is not None:
                 document = change(document, ("compare", key), value, Place(f"--{key}"))
-        tasks.append(plan(document, name))
-    if len(baselines := sorted({task.baseline for task in tasks})) > 1:
-        raise UsageError(f"tasks with different baselines ({', '.join(baselines)}): give one --baseline")
-    return tasks
+        plans.append(plan_comparison(document, name))
+    if len(baselines := sorted({plan.baseline for plan in plans})) > 1:
+        raise UsageError(f"different baselines ({', '.join(baselines)}): give one --baseline")
+    return plans
 
 
-def _print_trials(tasks: list[Task], budget: int | None) -> None:
+def _print_trials(plans: list[ComparisonPlan], budget: int | None) -> None:
     """What would be trained; with a `budget` the trials that tune each rule, whose choice is open."""
-    from fdfa_cli.comparisons.plan import tuning
+    from fdfa_cli.comparisons.tuning import candidates
     from fdfa_cli.report.console import show
     from fdfa_cli.tables import Column, Table
-    from fdfa_cli.trials.view import label
+    from fdfa_cli.trials.progress import label
 
     rows = []
-    for task in tasks:
-        for rule, compared in task.configurations.items():
-            known = [compared] if budget is None else tuning(task, rule, budget)
+    for plan in plans:
+        for rule, compared in plan.configurations.items():
+            known = [compared] if budget is None else candidates(plan, rule, budget)
             rows += [
-                (task.name, rule, label(configuration.overrides), str(trial.seed), trial.identity)
+                (plan.name, rule, label(configuration.overrides), str(trial.seed), trial.identity)
                 for configuration in known
                 for trial in configuration.trials
             ]
             if budget is not None:
-                rows += [(task.name, rule, "as tuned", str(seed), "") for seed in task.seeds]
+                rows += [(plan.name, rule, "as tuned", str(seed), "") for seed in plan.seeds]
     titles = ("task", "rule", "overrides", "seed", "identity")
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
 
 
-def _show(summaries: list[tuple[Summary, dict[str, Any] | None]], format: Format) -> None:
+def _print_results(results: list[ComparisonResult], format: Format) -> None:
     from fdfa_cli.comparisons import table
     from fdfa_cli.printable import printable
     from fdfa_cli.report import export
@@ -184,11 +161,11 @@ def _show(summaries: list[tuple[Summary, dict[str, Any] | None]], format: Format
 
     if format in (Format.json, Format.csv):
         write = export.to_json if format is Format.json else export.to_csv
-        sys.stdout.write(write(table.for_programs([summary for summary, _ in summaries])))
+        sys.stdout.write(write(table.for_programs(results)))
         return
-    parts = [(summary.task.name, *table.for_people(summary, tuning)) for summary, tuning in summaries]
-    if len(summaries) > 1:
-        parts.append(("all tasks", "", table.across([summary for summary, _ in summaries])))
+    parts = [(result.plan.name, *table.for_people(result)) for result in results]
+    if len(results) > 1:
+        parts.append(("all tasks", "", table.across(results)))
     for name, line, content in parts:
         heading = f"{name}: {line}" if line else name
         if format is Format.table:

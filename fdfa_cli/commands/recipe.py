@@ -99,21 +99,21 @@ def copy(
 
 def _check(recipe: str, overrides: list[str]) -> None:
     """Raise what is wrong with a recipe, with any trial of its sweep, or with any rule it compares."""
-    from fdfa_cli.comparisons import plan as compare
+    from fdfa_cli.comparisons.plan import plan_comparison
     from fdfa_cli.document.load import load
     from fdfa_cli.recipe.library import find
     from fdfa_cli.recipe.overrides import apply
     from fdfa_cli.recipe.resolve import resolve
-    from fdfa_cli.sweeps import plan as sweep
+    from fdfa_cli.sweeps.plan import plan_sweep
     from fdfa_cli.training.preflight import require_possible
 
     document = apply(load(find(recipe)), overrides)
     checked = resolve(document).recipe
     require_possible(checked)
     if checked.sweep is not None:
-        sweep.plan(document)
+        plan_sweep(document)
     if checked.compare is not None:
-        compare.plan(document, recipe)
+        plan_comparison(document, recipe)
 
 
 def _load(plugins: list[Path] | None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +16,9 @@ from fdfa_cli.recipe.write import command
 from fdfa_cli.trials.engine_name import EngineName
 
 if TYPE_CHECKING:
-    from fdfa_cli.sweeps.plan import Plan
-    from fdfa_cli.trials.store import Store
+    from fdfa_cli.sweeps.result import SweepResult
+    from fdfa_cli.trials.engines.options import EngineOptions
+    from fdfa_cli.trials.runner import Execution
 
 
 EngineOption = Annotated[
@@ -71,81 +75,76 @@ def sweep(
     from fdfa_cli.recipe.library import find
     from fdfa_cli.recipe.overrides import apply
     from fdfa_cli.registry import load_plugin
-    from fdfa_cli.sweeps.plan import plan as make_plan
-    from fdfa_cli.sweeps.run import known, run
+    from fdfa_cli.sweeps.plan import plan_sweep
+    from fdfa_cli.sweeps.run import run, stored
     from fdfa_cli.trials.engines.options import EngineOptions
-    from fdfa_cli.trials.runner import Runner, folder_of
-    from fdfa_cli.trials.store import Store, open_store
 
     for file in plugin or []:
         load_plugin(file)
-    given = list(overrides or [])
-    file = find(recipe)
-    plan = make_plan(apply(load(file), given))
-    chooser = EngineOptions(engine, jobs, plugin or [], address, plan.sweep.learns, ignore_limits)
-    folder = folder_of(plan.base, file.stem, "sweep", results)
+    given, file = list(overrides or []), find(recipe)
+    plan = plan_sweep(apply(load(file), given), file.stem)
+    options = EngineOptions(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
     if dry_run:
-        store = Store(folder)
-        _print_trials(known(plan, store), store)
-        typer.echo(folder)
+        known = stored(plan, results)
+        _print_trials(known)
+        typer.echo(known.folder)
         return
-    with open_store(folder, retry_failed) as store:
-        for error in store.damaged:
-            typer.echo(f"cannot be read, so trained again: {error}", err=True)
-        plan = run(plan, Runner(store, chooser, fail_fast, quiet))
-        ends = _finish(plan, store, recipe, given, plugin or [])
-    say_failed(ends["failed"])
-    typer.echo(folder)
-    if ends["failed"] or ends["diverged"]:
+    with execution(options, quiet, fail_fast, retry_failed) as chosen:
+        result = run(plan, results, chosen)
+    _print_result(result, recipe, given, plugin or [])
+    typer.echo(result.folder)
+    end(result.statuses)
+
+
+@contextmanager
+def execution(engine: EngineOptions, quiet: bool, fail_fast: bool, retry_failed: bool) -> Iterator[Execution]:
+    """How this command line trains its trials: it shows them on stderr, and a signal stops it."""
+    from fdfa_cli.signals import stopping
+    from fdfa_cli.trials.progress import for_terminal
+    from fdfa_cli.trials.runner import Execution
+
+    with stopping() as stop:
+        yield Execution(engine, for_terminal(quiet), stop, fail_fast, retry_failed, tuple(sys.argv))
+
+
+def end(statuses: Counter[str]) -> None:
+    """End the command with exit code 1 where a trial failed or diverged; says what becomes of failed ones."""
+    if failed := statuses["failed"]:
+        trials = "1 trial failed, and is" if failed == 1 else f"{failed} trials failed, and are"
+        typer.echo(f"{trials} not trained again without --retry-failed", err=True)
+    if failed or statuses["diverged"]:
         raise typer.Exit(1)
 
 
-def say_failed(count: int) -> None:
-    """Say on stderr that `count` trials failed, which the same command leaves out."""
-    if count:
-        trials = "1 trial failed, and is" if count == 1 else f"{count} trials failed, and are"
-        typer.echo(f"{trials} not trained again without --retry-failed", err=True)
-
-
-def _print_trials(plan: Plan, store: Store) -> None:
+def _print_trials(result: SweepResult) -> None:
     from fdfa_cli.recipe.write import plain
     from fdfa_cli.report.console import show
     from fdfa_cli.tables import Column, Table
 
-    keys = list(plan.sweep.parameters)
+    keys = list(result.plan.sweep.parameters)
     titles = ["trial", *keys, "seed", "identity", "status"]
-    pairs = [(c, trial) for c in plan.configurations for trial in c.trials]
-    rows = []
-    for number, (configuration, trial) in enumerate(pairs, start=1):
-        result = store.get(trial)
-        values = (plain(configuration.overrides[key]) for key in keys)
-        status = result.status if result else "new"
-        rows.append((str(number), *values, str(trial.seed), trial.identity, status))
-    notes = []
-    if plan.left:
-        notes.append(f"and {plan.left} more, suggested in rounds from the results of those before")
+    rows: list[tuple[str, ...]] = []
+    for ranked in sorted(result.ranking, key=lambda ranked: ranked.configuration.number):
+        values = [plain(ranked.configuration.overrides[key]) for key in keys]
+        for trial, run in zip(ranked.configuration.trials, ranked.results, strict=True):
+            status = "new" if run is None else run.status
+            rows.append((str(len(rows) + 1), *values, str(trial.seed), trial.identity, status))
+    left = result.plan.left
+    more = "1 more configuration follows" if left == 1 else f"{left} more configurations follow"
+    notes = [f"{more}, suggested in rounds from the results of those before"] if left else []
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows), tuple(notes)))
 
 
-def _finish(plan: Plan, store: Store, recipe: str, given: list[str], plugins: list[Path]) -> Counter[str]:
-    """Print and store what was found; returns how many trials ended how."""
-    from fdfa_cli.recipe.write import dump
+def _print_result(result: SweepResult, recipe: str, given: list[str], plugins: list[Path]) -> None:
     from fdfa_cli.report.console import show
-    from fdfa_cli.storage import atomic_write
-    from fdfa_cli.storage.files import dump_json
-    from fdfa_cli.sweeps import table
+    from fdfa_cli.sweeps.table import table
 
-    standings = table.standings(plan, store)
-    whole = plan.base.model_copy(update={"sweep": plan.sweep})
-    atomic_write(store.folder / "sweep.yaml", dump(whole).encode())
-    atomic_write(store.folder / "sweep.json", dump_json(table.stored(plan, store, standings), 2) + b"\n")
-    show(table.table(plan, standings))
-    best = table.winner(standings)
+    show(table(result))
+    best = result.winner
     if best is None:
         typer.echo("\nno winner: no configuration was completed for all of its seeds")
-    else:
-        score = table.test_accuracy(best, store)
-        told = "no test set" if score is None else f"test accuracy {score} (n={score.n})"
-        typer.echo(f"\nwinner: #{best.configuration.number}, {told}")
-        typer.echo(command(recipe, best.configuration.overrides, given, plugins))
-    return sum((s.statuses for s in standings), Counter[str]())
+        return
+    accuracy = best.test_accuracy
+    score = "no test set" if accuracy is None else f"test accuracy {accuracy} (n={accuracy.n})"
+    typer.echo(f"\nwinner: #{best.configuration.number}, {score}")
+    typer.echo(command(recipe, best.configuration.overrides, given, plugins))

@@ -11,7 +11,7 @@ from fdfa_cli.errors import UnknownName, did_you_mean
 from fdfa_cli.recipe.compare import Compare
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.recipe.sweep import Space, random, seed_list
+from fdfa_cli.recipe.sweep import seed_list
 from fdfa_cli.rules.base import RULES
 from fdfa_cli.trials.plan import (
     Configuration,
@@ -24,18 +24,14 @@ from fdfa_cli.trials.plan import (
 )
 
 SECTION = "compare"
-#: What tuning draws from, where a rule has the key.
-TUNED = {
-    "optimizer.lr": Space(low=1e-5, high=1.0, log=True),
-    "rule.feedback_rate": Space(low=1e-4, high=1.0, log=True),
-}
 
 
 @dataclass(frozen=True)
-class Task:
-    """One recipe under several rules: `configurations` by the rule's name, each with all `seeds`.
+class ComparisonPlan:
+    """One recipe under several rules: a configuration for each by its name, with a trial for each of `seeds`.
 
-    `name` is the recipe as it was given; `document` the recipe without its sections, for other values.
+    `name` is the recipe as it was given, and `document` the recipe without the sections that say what else to
+    train from it: other values can be assigned there.
     """
 
     name: str
@@ -48,21 +44,16 @@ class Task:
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, interleaved: seed by seed, and within a seed rule by rule.
+        """The trials of all rules, seed by seed, and within a seed rule by rule.
 
-        Trained in this order one after the other, a machine that gets slower meanwhile slows all rules.
+        Where they train in this order one after the other, a machine that slows down slows all rules alike.
         """
         columns = [configuration.trials for configuration in self.configurations.values()]
         return [trial for row in zip(*columns, strict=True) for trial in row]
 
-    @property
-    def tuning_seed(self) -> int:
-        """One that the comparison does not use."""
-        return max(self.seeds) + 1
 
-
-def plan(document: Document, name: str) -> Task:
-    """The comparison that a recipe file asks for.
+def plan_comparison(document: Document, name: str) -> ComparisonPlan:
+    """The comparison that the recipe called `name` asks for.
 
     Raises `RecipeError` with everything that is wrong with the recipe, its section, or any rule on it.
     """
@@ -95,31 +86,7 @@ def plan(document: Document, name: str) -> Task:
 
     collect(build, (_overrides(recipe, compare, rule) for rule in compare.rules))
     baseline = compare.baseline or compare.rules[0]
-    return Task(name, recipe.single(), compare, baseline, seeds, configurations, base)
-
-
-def tuning(task: Task, rule: str, budget: int) -> list[Configuration]:
-    """The search of a rule before the comparison: its own settings, and `budget` − 1 random draws.
-
-    Under a seed that the comparison does not use. Draw i is the same for all rules, as far as they share
-    the keys.
-    """
-    own = task.configurations[rule]
-    recipe = own.trials[0].recipe
-    spaces = {key: space for key, space in TUNED.items() if _has(recipe, key)}
-    draws = [{}, *(random(spaces, 0, number) for number in range(1, budget))]
-    return [
-        configure(task.document, {**own.overrides, **draw}, [task.tuning_seed], i + 1, _nowhere)
-        for i, draw in enumerate(draws)
-    ]
-
-
-def tuned(task: Task, chosen: Mapping[str, Mapping[str, Any]]) -> Task:
-    """`task` under the values `chosen` for each rule."""
-    configurations = {
-        rule: configure(task.document, values, task.seeds, 1, _nowhere) for rule, values in chosen.items()
-    }
-    return replace(task, configurations=configurations)
+    return ComparisonPlan(name, recipe.single(), compare, baseline, seeds, configurations, base)
 
 
 def _overrides(recipe: Recipe, compare: Compare, rule: str) -> dict[str, Any]:
@@ -191,13 +158,3 @@ def _place(document: Document, rule: str, index: int, key: str) -> Place:
     """Where a recipe says what the value of `key` is for `rule`, the one at `index` of its list."""
     path: KeyPath = (SECTION, "rules", index) if key == "rule" else (SECTION, "overrides", rule, key)
     return document.place(path)
-
-
-def _nowhere(key: str, value: Any) -> Place:
-    """Where a drawn value stands: it is within its key's bounds, and so in no message."""
-    return Place(f"{key}={value}")
-
-
-def _has(recipe: Recipe, key: str) -> bool:
-    section, _, option = key.partition(".")
-    return option in type(getattr(recipe, section)).model_fields

@@ -1,73 +1,75 @@
-"""A comparison from its plan to its summary: tuning where it was asked for, then training."""
+"""A comparison from its plan to its result: tuning where it was asked for, then training."""
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
-from fdfa_cli.comparisons.plan import TUNED, Task, tuned, tuning
-from fdfa_cli.errors import FdfaError
+from fdfa_cli.comparisons.plan import ComparisonPlan
+from fdfa_cli.comparisons.result import ComparisonResult, result_of
+from fdfa_cli.comparisons.tuning import METRIC, TUNED, Tuning, candidates, choose, tuned
+from fdfa_cli.storage import atomic_write
+from fdfa_cli.storage.files import dump_json
 from fdfa_cli.trials.announcement import About
+from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.plan import Configuration, Trial
-from fdfa_cli.trials.runner import Runner
-from fdfa_cli.trials.store import Result, Store
-from fdfa_cli.trials.view import Tally, View, label
+from fdfa_cli.trials.progress import Tally, label
+from fdfa_cli.trials.runner import Execution, Runner, folder_of
+from fdfa_cli.trials.store import TrialResult
 
-#: By which a rule's settings are chosen, at the last epoch.
-METRIC = "val_accuracy"
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How every rule was tuned: with which budget, and what was `chosen`, by rule."""
-
-    task: Task
-    budget: int
-    chosen: Mapping[str, Mapping[str, Any]]
-
-    def as_json(self) -> dict[str, Any]:
-        """For compare.json, and for the notes below the table."""
-        return {
-            "metric": METRIC,
-            "seed": self.task.tuning_seed,
-            "budget": self.budget,
-            "spaces": {key: [space.low, space.high] for key, space in TUNED.items()},
-            "chosen": {rule: dict(values) for rule, values in self.chosen.items()},
-        }
+log = logging.getLogger(__name__)
 
 
-def tune(task: Task, budget: int, runner: Runner) -> Tuning:
+def run(
+    plan: ComparisonPlan,
+    results: Path,
+    execution: Execution,
+    target: float | None = None,
+    budget: int | None = None,
+) -> ComparisonResult:
+    """Train the comparison into its folder of `results`, and store what it came to there.
+
+    What is stored already is not trained again. Runs that cannot be read are logged, and trained again. With
+    a `budget`, every rule is tuned by as many trainings first. `target` is the validation accuracy to which
+    epochs are counted, by default that of `result_of`. The engine ``auto`` is serial here, because times of
+    runs that train beside others are not compared. Raises `UsageError` where the trials cannot be trained
+    this way or the folder cannot be written to, `Interrupted` and `DiskFull` with everything up to then
+    stored, and `FdfaError` where tuning finds nothing, or at the first failure where `execution` asks for
+    that.
+    """
+    if execution.engine.name is EngineName.auto:
+        execution = replace(execution, engine=replace(execution.engine, name=EngineName.serial))
+    folder, tuning = folder_of(plan.base, Path(plan.name).stem, "compare", results), None
+    with execution.runner(folder) as runner:
+        if budget is not None:
+            with execution.runner(folder / "tuning") as trying:
+                tuning = tune(plan, budget, trying)
+            plan = tuned(plan, tuning)
+        train(plan, runner)
+        result = result_of(plan, runner.store, target, tuning)
+    atomic_write(folder / "compare.json", dump_json(result.as_json(), 2) + b"\n")
+    return result
+
+
+def tune(plan: ComparisonPlan, budget: int, runner: Runner) -> Tuning:
     """Give every rule `budget` trainings, and choose its values by validation accuracy.
 
     Of equals the earlier is chosen, so the rule's own settings before any draw.
     Raises `FdfaError` where not one training of a rule was completed.
     """
-    candidates = {rule: tuning(task, rule, budget) for rule in task.configurations}
-    # Trial by trial, and within one rule by rule, as in the comparison itself.
-    trials = [c.trials[0] for together in zip(*candidates.values(), strict=True) for c in together]
-    _train(trials, _names(candidates), runner, About("tuning", varied=tuple(TUNED)))
-    chosen = {}
-    for rule, configurations in candidates.items():
-        values = [runner.store.value(c.trials[0], METRIC) for c in configurations]
-        known = [(value, -i) for i, value in enumerate(values) if value is not None]
-        if not known:
-            raise FdfaError(f"tuning: not one of {budget} trainings of {rule!r} was completed")
-        chosen[rule] = dict(configurations[-max(known)[1]].overrides)
-    return Tuning(tuned(task, chosen), budget, chosen)
+    tried = {rule: candidates(plan, rule, budget) for rule in plan.configurations}
+    # Draw by draw, and within one rule by rule, as in the comparison itself.
+    trials = [c.trials[0] for together in zip(*tried.values(), strict=True) for c in together]
+    _train(trials, _names(tried), runner, About("tuning", varied=tuple(TUNED)))
+    return choose(plan, tried, runner.store)
 
 
-def train(task: Task, runner: Runner) -> None:
-    """Train what is missing of the comparison."""
-    names = _names({rule: [c] for rule, c in task.configurations.items()})
-    _train(task.trials, names, runner, About("compare", baseline=task.baseline))
-
-
-def ends(task: Task, store: Store) -> Counter[str]:
-    """How many runs of the comparison ended how."""
-    results = [store.get(trial) for trial in task.trials]
-    return Counter(result.status for result in results if result is not None)
+def train(plan: ComparisonPlan, runner: Runner) -> None:
+    """Train the trials of the comparison that are not at their end."""
+    names = _names({rule: [c] for rule, c in plan.configurations.items()})
+    _train(plan.trials, names, runner, About("compare", baseline=plan.baseline))
 
 
 def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
@@ -81,18 +83,19 @@ def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
 
 
 def _train(trials: list[Trial], names: Mapping[str, str], runner: Runner, about: About) -> None:
-    tally = Tally(len(trials))
-    runner.store.announce([trial.identity for trial in trials], tally.total, about)
-    missing = {job.identity for job in runner.store.jobs(trials)}
+    store, tally = runner.store, Tally(len(trials))
+    for error in store.damaged:
+        log.info("this run cannot be read, so it is trained again: %s", error)
+    store.announce([trial.identity for trial in trials], tally.total, about)
+    missing = {job.identity for job in store.jobs(trials)}
     for trial in trials:
-        result = runner.store.get(trial)
+        result = store.get(trial)
         if result is not None and trial.identity not in missing:
             tally.counts[result.status] += 1
-    view = View(tally, lambda trial: names[trial.identity], runner.quiet)
 
-    def ended(trial: Trial, result: Result) -> str:
+    def figures(trial: Trial, result: TrialResult) -> str:
         value = result.summary.get(METRIC)
         return "" if value is None else f"{METRIC} {value:.4f}"
 
-    with view.live():
-        runner.train(trials, view, ended)
+    with runner.progress.showing(tally):
+        runner.train(trials, tally, lambda trial: names[trial.identity], figures)

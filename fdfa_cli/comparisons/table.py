@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from fdfa_cli.comparisons.summary import METRICS, Row, Summary, figures
+from fdfa_cli.comparisons.result import METRICS, ComparisonResult, RuleResult
+from fdfa_cli.comparisons.tuning import METRIC, TUNED, Tuning
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import plain
 from fdfa_cli.stats import (
@@ -35,21 +35,20 @@ CHOICES = {
 OTHERS = (*STATUSES[1:], "missing")
 
 
-def for_people(summary: Summary, tuning: Mapping[str, Any] | None = None) -> tuple[str, Table]:
-    """A line of what all rules share, and the table of where they differ."""
-    choices = _choices(summary)
+def for_people(result: ComparisonResult) -> tuple[str, Table]:
+    """A line with what all rules share, and the table of where they differ."""
+    choices, baseline = _choices(result), result.plan.baseline
     differing = [key for key in CHOICES if len({chosen[key] for chosen in choices}) > 1]
     shared = {key: value for key, value in choices[0].items() if key not in differing}
-    ends = [status for status in OTHERS if any(row.statuses[status] for row in summary.rows)]
-    baseline = summary.task.baseline
-    target = "" if summary.target is None else f"{summary.target:.1%}".replace("%", " %")
+    ends = [status for status in OTHERS if result.statuses[status]]
+    target = "target" if result.target is None else f"{100 * result.target:.1f} %"
     columns = [
         Column("rule", "rule"),
         Column("n", "n", "count"),
-        Column(summary.metric, _title(summary.metric), "fraction", best="max"),
+        Column(result.metric, _title(result.metric), "fraction", best="max"),
         Column("difference", f"− {baseline}", "difference"),
         Column("p_holm", "p", "number"),
-        Column("epochs_to_target", f"epochs to {target}" if target else "epochs to target", "number"),
+        Column("epochs_to_target", f"epochs to {target}", "number"),
         Column("seconds_ratio", f"time / {baseline}", "number"),
         Column("memory_ratio", f"memory / {baseline}", "number"),
         *(Column(status, status, "count") for status in ends),
@@ -57,36 +56,36 @@ def for_people(summary: Summary, tuning: Mapping[str, Any] | None = None) -> tup
     ]
     rows = [
         (
-            *_cells(row),
-            *(row.statuses[status] for status in ends),
+            *_cells(found),
+            *(found.statuses[status] for status in ends),
             *(_plain(chosen[key]) for key in differing),
         )
-        for row, chosen in zip(summary.rows, choices, strict=True)
+        for found, chosen in zip(result.rules, choices, strict=True)
     ]
     # A column in which no rule has anything says nothing; the notes say why.
     kept = [i for i in range(len(columns)) if any(row[i] not in (None, MISSING) for row in rows)]
-    table = Table(tuple(columns), tuple(rows), tuple(_notes(summary, tuning)))
-    return _line(summary, shared), table.keep(kept)
+    table = Table(tuple(columns), tuple(rows), tuple(_notes(result)))
+    return _line(result, shared), table.keep(kept)
 
 
-def for_programs(summaries: Sequence[Summary]) -> Table:
+def for_programs(results: Sequence[ComparisonResult]) -> Table:
     """All figures of all tasks, one row a task and rule."""
     rows: list[dict[str, Value]] = []
-    for summary in summaries:
-        for row, chosen in zip(summary.rows, _choices(summary), strict=True):
+    for result in results:
+        for found, chosen in zip(result.rules, _choices(result), strict=True):
             rows.append(
                 {
-                    "task": summary.task.name,
-                    "rule": row.rule,
-                    "baseline": summary.task.baseline,
+                    "task": result.plan.name,
+                    "rule": found.rule,
+                    "baseline": result.plan.baseline,
                     **{key.replace(" ", "_"): value for key, value in chosen.items()},
-                    **figures(row, summary.metric),
-                    "target_val_accuracy": summary.target,
-                    **{status: row.statuses[status] for status in STATUSES},
+                    **found.figures(result.metric),
+                    "target_val_accuracy": result.target,
+                    **{status: found.statuses[status] for status in STATUSES},
                 }
             )
-    if len(summaries) > 1:
-        aggregates = _aggregates(summaries)
+    if len(results) > 1:
+        aggregates = _aggregates(results)
         for entry in rows:
             for name, interval in aggregates.get(str(entry["rule"]), {}).items():
                 entry |= _ends(name, interval)
@@ -94,10 +93,10 @@ def for_programs(summaries: Sequence[Summary]) -> Table:
     return Table(tuple(map(_column, names)), tuple(tuple(map(entry.get, names)) for entry in rows))
 
 
-def across(summaries: Sequence[Summary]) -> Table:
-    """Interquartile mean of the test accuracy over all tasks and runs, and how probably a rule improves."""
-    baseline = summaries[0].task.baseline
-    titles = {_title(summary.metric) for summary in summaries}
+def across(results: Sequence[ComparisonResult]) -> Table:
+    """The interquartile mean of the accuracy over all tasks and runs, and how probably a rule improves."""
+    baseline = results[0].plan.baseline
+    titles = {_title(result.metric) for result in results}
     columns = (
         Column("rule", "rule"),
         Column("iqm", f"IQM {titles.pop() if len(titles) == 1 else 'acc'}", "fraction", best="max"),
@@ -105,13 +104,13 @@ def across(summaries: Sequence[Summary]) -> Table:
     )
     rows = tuple(
         (rule, values["iqm"], _interval(values["improvement"]))
-        for rule, values in _aggregates(summaries).items()
+        for rule, values in _aggregates(results).items()
     )
     notes = (
-        f"over {len(summaries)} tasks; [95 % percentile interval of {RESAMPLES} bootstrap resamples, "
-        "stratified by task, seed 0]",
-        "IQM: mean of the middle half of all runs of all tasks",
-        f"P: a run of the rule beats one of {baseline} on the same task, mean over tasks, ties count half",
+        f"IQM: the mean of the middle half of all runs of all {len(results)} tasks",
+        f"P: how probably a run of the rule beats one of {baseline} on the same task, mean over tasks; a tie "
+        "counts half",
+        f"[…] is a 95 % percentile interval of {RESAMPLES} bootstrap resamples, stratified by task, seed 0",
     )
     return Table(columns, rows, notes)
 
@@ -120,7 +119,7 @@ def _title(metric: str) -> str:
     return metric.replace("_", " ").replace("accuracy", "acc")
 
 
-def _cells(row: Row) -> tuple[Value, ...]:
+def _cells(row: RuleResult) -> tuple[Value, ...]:
     difference = row.difference.difference if row.difference else None
     total = sum(row.statuses.values())
     epochs = MISSING if row.epochs_to_target is None else f"{row.epochs_to_target:g}"
@@ -143,22 +142,19 @@ def _interval(value: Interval | None) -> str | None:
     return None if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
-def _aggregates(summaries: Sequence[Summary]) -> dict[str, dict[str, Interval | None]]:
-    """For each rule that every task has: interquartile mean and probability of improvement."""
-    baseline = summaries[0].task.baseline
-    scores = [{row.rule: list(row.accuracies.values()) for row in s.rows} for s in summaries]
+def _aggregates(results: Sequence[ComparisonResult]) -> dict[str, dict[str, Interval | None]]:
+    """The interquartile mean and the probability of improvement of each rule that all tasks have."""
+    baseline = results[0].plan.baseline
+    scores = [{found.rule: list(found.accuracies.values()) for found in result.rules} for result in results]
     common = [rule for rule in scores[0] if all(task.get(rule) for task in scores)]
-    found: dict[str, dict[str, Interval | None]] = {}
+    aggregates: dict[str, dict[str, Interval | None]] = {}
     for rule in common:
         ours = [task[rule] for task in scores]
-        compared = rule != baseline and baseline in common
-        found[rule] = {
-            "iqm": interquartile_mean(ours),
-            "improvement": probability_of_improvement(ours, [t[baseline] for t in scores])
-            if compared
-            else None,
-        }
-    return found
+        improvement = None
+        if rule != baseline and baseline in common:
+            improvement = probability_of_improvement(ours, [task[baseline] for task in scores])
+        aggregates[rule] = {"iqm": interquartile_mean(ours), "improvement": improvement}
+    return aggregates
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, Value]:
@@ -166,9 +162,9 @@ def _ends(name: str, interval: Interval | None) -> dict[str, Value]:
     return {name: interval.value if interval else None, f"{name}_low": low, f"{name}_high": high}
 
 
-def _choices(summary: Summary) -> list[dict[str, Value]]:
-    """The `CHOICES` of each rule."""
-    recipes = [configuration.trials[0].recipe for configuration in summary.task.configurations.values()]
+def _choices(result: ComparisonResult) -> list[dict[str, Value]]:
+    """The values that each rule's recipe has for `CHOICES`."""
+    recipes = [configuration.trials[0].recipe for configuration in result.plan.configurations.values()]
     return [{key: _choice(recipe, path) for key, path in CHOICES.items()} for recipe in recipes]
 
 
@@ -182,56 +178,61 @@ def _plain(value: Value) -> str | None:
     return value if value is None or isinstance(value, str) else plain(value)
 
 
-def _line(summary: Summary, shared: Mapping[str, Value]) -> str:
-    seeds = summary.task.seeds
+def _line(result: ComparisonResult, shared: Mapping[str, Value]) -> str:
+    seeds = result.plan.seeds
     listed = f"{seeds[0]}-{seeds[-1]}" if seeds == tuple(range(seeds[0], seeds[-1] + 1)) else str(list(seeds))
     parts = [f"{key} {_plain(value)}" for key, value in shared.items() if value is not None]
     return "   ".join([*parts, f"seeds {listed}"])
 
 
-def _notes(summary: Summary, tuning: Mapping[str, Any] | None) -> list[str]:
-    task, rows = summary.task, summary.rows
-    notes = []
-    counts = [row.accuracy.n if row.accuracy else 0 for row in rows]
-    if not any(counts) and any(row.statuses["completed"] for row in rows):
-        notes.append("no completed run has a test or validation accuracy, so rules are not compared by one")
-    elif summary.metric != METRICS[0]:
-        notes.append("no run has a test accuracy: rules are compared by their validation accuracy")
-    if max(counts) >= FEWEST:
-        notes.append(f"± 95 % Student-t interval; − {task.baseline}: paired over the seeds both completed")
-    if any(counts) and min(counts) < FEWEST:
+def _notes(result: ComparisonResult) -> list[str]:
+    notes = [*_accuracy_notes(result)]
+    if result.target is not None:
         notes.append(
-            f"no interval and no p below {FEWEST} runs: these are too few to estimate how much runs vary"
+            f"epochs to {100 * result.target:.1f} %: how many until the validation accuracy is "
+            f"{result.target:.4f}, median over runs"
         )
-    tested = sum(row.p_holm is not None for row in rows)
-    if tested:
-        notes.append(
-            f"p: paired t test against {task.baseline}, Holm-adjusted for {tested}; a large p is no evidence "
-            "of a difference, and no evidence that there is none"
-        )
-    if summary.target is not None:
-        notes.append(f"epochs to a validation accuracy of {summary.target:.4f}: median over runs")
-    if summary.untimed:
-        notes.append(f"time and memory are not compared: {summary.untimed}")
+    if result.untimed:
+        notes.append(f"time and memory are not compared: {result.untimed}")
     else:
         notes.append(
-            "time: median training seconds an epoch; memory: peak of the process (on a GPU, of its "
-            "allocator); of runs one after the other on one machine, interleaved by seed, then rule; "
-            "median over seeds"
+            f"time and memory: ratio to {result.plan.baseline}, median over seeds; the runs trained one "
+            "after the other on one machine, seed by seed and rule by rule; time is the median of training "
+            "seconds an epoch, memory the peak of the process (on a GPU, of its allocator)"
         )
-    return [*notes, *(_tuning_notes(tuning) if tuning else ())]
+    return [*notes, *(_tuning_notes(result.tuning) if result.tuning else ())]
 
 
-def _tuning_notes(tuning: Mapping[str, Any]) -> list[str]:
-    spaces = ", ".join(f"{key} in [{low:g}, {high:g}]" for key, (low, high) in tuning["spaces"].items())
+def _accuracy_notes(result: ComparisonResult) -> Iterator[str]:
+    """What the columns of accuracies, differences and p mean, and why one is missing."""
+    baseline = result.plan.baseline
+    counts = [found.accuracy.n if found.accuracy else 0 for found in result.rules]
+    if not any(counts) and result.statuses["completed"]:
+        yield "no completed run has a test or validation accuracy, so rules are not compared by one"
+    elif result.metric != METRICS[0]:
+        yield "no run has a test accuracy: rules are compared by their validation accuracy"
+    if max(counts) >= FEWEST:
+        yield f"± is half of a 95 % Student-t interval; − {baseline}: paired by the seeds that both completed"
+    if any(counts) and min(counts) < FEWEST:
+        yield f"no interval and no p below {FEWEST} runs: these are too few to estimate how much runs vary"
+    if tested := sum(found.p_holm is not None for found in result.rules):
+        tests = "1 test" if tested == 1 else f"{tested} tests"
+        yield (
+            f"p: paired t test against {baseline}, Holm-adjusted for {tests}; a large p is no evidence "
+            "of a difference, and no evidence that there is none"
+        )
+
+
+def _tuning_notes(tuning: Tuning) -> list[str]:
+    spaces = ", ".join(f"{key} in [{space.low:g}, {space.high:g}]" for key, space in TUNED.items())
+    chosen = {
+        rule: " ".join(f"{key}={plain(value)}" for key, value in values.items() if key != "rule")
+        for rule, values in tuning.chosen.items()
+    }
     return [
-        f"tuned by {tuning['metric']} under seed {tuning['seed']}, {tuning['budget']} trainings a rule: "
-        f"its own settings, and random draws of {spaces}",
-        *(
-            f"  {rule}: "
-            + (" ".join(f"{k}={plain(v)}" for k, v in chosen.items() if k != "rule") or "its own")
-            for rule, chosen in tuning["chosen"].items()
-        ),
+        f"each rule was tuned by {METRIC} under seed {tuning.seed}, in {tuning.budget} trainings: one with "
+        f"its own settings, the others with random draws of {spaces}",
+        *(f"  {rule}: {values or 'its own settings'}" for rule, values in chosen.items()),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,25 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val_loss": "minimize",
     "train_accuracy": "maximize",
     "train_loss": "minimize",
+}
+
+
+class Search(NamedTuple):
+    """What a recipe must give for a search; `draws`: the number of configurations, else listed values.
+
+    A search that `learns` draws later configurations from what the earlier ones came to.
+    """
+
+    draws: bool
+    learns: bool
+
+
+#: The searches, which `fdfa_cli.sweeps.search` implements.
+SEARCHES = {
+    "grid": Search(draws=False, learns=False),
+    "random": Search(draws=True, learns=False),
+    "sobol": Search(draws=True, learns=False),
+    "tpe": Search(draws=True, learns=True),
 }
 
 #: More than anyone trains; far less than a mistyped step could ask for.
@@ -171,11 +190,12 @@ class Sweep(Options):
     def _check(self) -> Self:
         if not self.parameters:
             raise ValueError("parameters: is empty; give at least one key with its values")
-        if self.search == "grid" and self.trials is not None:
+        search = SEARCHES[self.search]
+        if self.trials is not None and not search.draws:
             raise ValueError("trials: a grid trains every combination; trials are for random, sobol and tpe")
-        if self.search != "grid" and self.trials is None:
+        if self.trials is None and search.draws:
             raise ValueError(f"search: {self.search} needs trials, the number of configurations to draw")
-        if self.tpe is not None and self.search != "tpe":
+        if self.tpe is not None and not search.learns:
             raise ValueError(f"tpe: these options are for search: tpe, and this one is {self.search}")
         if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice")
@@ -187,8 +207,14 @@ class Sweep(Options):
 
     @property
     def learns(self) -> bool:
-        """Whether what is drawn depends on what earlier trials came to."""
-        return self.search == "tpe"
+        """Whether later configurations depend on what the earlier ones came to."""
+        return SEARCHES[self.search].learns
+
+    @property
+    def count(self) -> int:
+        """The number of configurations to draw, duplicates included; not for a grid."""
+        assert self.trials is not None, "a search that draws has `trials`, as the schema checks"
+        return self.trials
 
     def better(self, value: float) -> float:
         """`value` of the metric, turned so that more is better."""

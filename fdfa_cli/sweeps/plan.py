@@ -1,8 +1,8 @@
-"""From a recipe to its trials. Pure: nothing is trained, read or written here.
+"""From a recipe to the trials of its sweep. Pure: nothing is trained, read or written here.
 
-Every trial is the recipe under other values, resolved and checked as `fdfa train` would, before any of
-them starts; whatever is wrong with any of them is reported at its place in the recipe, once. A plan has
-rounds: a search that learns adds the next one when all before it are at their end, any other has one.
+Every trial is the recipe under other values, resolved and checked as `fdfa train` would before any of them
+starts; whatever is wrong with one of them is reported at its place in the recipe, once. A plan has rounds: a
+search that learns adds the next one when all before it are at their end, any other search has one round.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from fdfa_cli.document.load import Document, Finding, Place, fail
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.recipe.sweep import MAX_TRIALS, Sweep
+from fdfa_cli.recipe.sweep import MAX_TRIALS, SEARCHES, Sweep
 from fdfa_cli.sweeps import search
 from fdfa_cli.sweeps.observation import Observation
 from fdfa_cli.trials.plan import (
@@ -31,12 +31,14 @@ from fdfa_cli.trials.plan import (
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep as far as it is known: the recipe, its section, and what to train, round by round.
 
-    Draws that agree are one configuration, which then stands in `rounds` once for each draw.
+    Its folder is called after `name`. Draws that agree are one configuration, which then stands in `rounds`
+    once for each draw.
     """
 
+    name: str
     base: Recipe
     sweep: Sweep
     document: Document = field(repr=False)
@@ -49,28 +51,28 @@ class Plan:
 
     @cached_property
     def configurations(self) -> list[Configuration]:
-        """All of them, each once."""
+        """The configurations of all rounds, each once."""
         return list({configuration.number: configuration for configuration in self.draws}.values())
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, seed by seed within each configuration."""
+        """The trials of all configurations, seed by seed within each of them."""
         return [trial for configuration in self.configurations for trial in configuration.trials]
 
     @property
     def left(self) -> int:
-        """How many configurations are to be drawn in rounds to come."""
+        """The number of configurations that are still to be drawn, in rounds to come."""
         return 0 if self.sweep.trials is None else self.sweep.trials - len(self.draws)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those under which every configuration is trained."""
+        """The seeds under which every configuration is trained."""
         return self.sweep.seed_list(self.base.training.seed)
 
-    def extended(self, observations: Sequence[Observation]) -> Plan | None:
-        """The plan with one more round, once all `draws` are at their end; None where there is none.
+    def extended(self, observations: Sequence[Observation]) -> SweepPlan | None:
+        """The plan with one more round, after `observations` of all `draws`; None where there is none.
 
-        Raises `RecipeError` with everything that is wrong with the round's trials.
+        Raises `RecipeError` with everything that is wrong with the trials of the round.
         """
         overrides = search.next_round(self.sweep, observations)
         if not overrides:
@@ -86,9 +88,9 @@ class Plan:
         return replace(self, rounds=(*self.rounds, tuple(drawn)))
 
     def check_ends(self) -> None:
-        """Check trials at the ends of every parameter's values, one parameter at a time.
+        """Raise `RecipeError` where a trial at one end of one parameter's values is wrong.
 
-        Raises `RecipeError`. For a search of which only the first round is known before it is trained.
+        This is for a search of which only the first round is known before it is trained.
         """
         alone = [{key: value} for key, space in self.sweep.parameters.items() for value in space.ends]
         collect(lambda overrides: self._configure(overrides, 0), alone)
@@ -104,8 +106,8 @@ class Plan:
         return configure(base, overrides, self.seeds, number, place_of, key_place)
 
 
-def plan(document: Document) -> Plan:
-    """The sweep that a recipe file asks for, up to and including its first round.
+def plan_sweep(document: Document, name: str = "recipe") -> SweepPlan:
+    """The sweep that a recipe asks for, with its first round; `name` is what its folder is called after.
 
     Raises `RecipeError` with everything that is wrong with the recipe, its section, or any trial.
     """
@@ -114,8 +116,8 @@ def plan(document: Document) -> Plan:
     if sweep is None:
         raise fail([Finding(document.place(()), "no section sweep: it says what to try (see the README)")])
     _check(recipe, sweep, document)
-    empty = Plan(recipe.single(), sweep, document)
-    if sweep.search == "tpe":
+    empty = SweepPlan(name, recipe.single(), sweep, document)
+    if sweep.learns:
         empty.check_ends()
     first = empty.extended(())
     assert first is not None, "the schema asks for at least one"
@@ -128,8 +130,8 @@ def _check(recipe: Recipe, sweep: Sweep, document: Document) -> None:
     for key, space in sweep.parameters.items():
         place = document.key_place(("sweep", "parameters", key))
         findings += check_searchable(key, place)
-        if sweep.search == "grid" and space.listed is None:
-            message = f"{key}: a grid needs values: […], or a step for its range"
+        if not SEARCHES[sweep.search].draws and space.listed is None:
+            message = f"{key}: a {sweep.search} needs values: […], or a step for its range"
             findings.append(Finding(place, message))
     count = sweep.trials or math.prod(len(space.listed or ()) for space in sweep.parameters.values())
     count *= len(sweep.seed_list(0))

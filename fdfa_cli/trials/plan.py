@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fdfa_cli.data.base import Data
 from fdfa_cli.document.load import Document, Finding, Place, fail
 from fdfa_cli.errors import Problem, RecipeError
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
@@ -44,8 +45,12 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """How long it trains."""
+        """The number of epochs it trains, when nothing ends it before."""
         return self.configured.training.epochs
+
+    def reading(self, data: Data) -> Trial:
+        """The same trial on a machine where `data` are the options by which its data set is read."""
+        return replace(self, configured=self.configured.model_copy(update={"data": data}))
 
 
 @dataclass(frozen=True)

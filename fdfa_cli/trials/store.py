@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,8 +26,8 @@ PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What is kept in memory of a run."""
+class TrialResult:
+    """What is kept in memory of a trial's run; `path` is None where not even its folder could be made."""
 
     path: Path | None
     status: Status
@@ -37,8 +36,8 @@ class Result:
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, run: Run) -> Result:
-        """The result of a stored run, with what its last writer said of itself."""
+    def of(cls, run: Run) -> TrialResult:
+        """The result of a stored run, with what its last writer wrote of the machine."""
         record = run.record
         last = record.provenance[-1] if record.provenance else {}
         kept = {key: last.get(key) for key in ("device", "threads", "cores", "platform", "workers")}
@@ -46,22 +45,27 @@ class Result:
 
     @property
     def epochs(self) -> int:
-        """Epochs trained."""
+        """The number of epochs that were trained."""
         return int(self.summary.get("epochs") or 0)
+
+    def final(self, metric: str) -> float | None:
+        """The `metric` at the end of training; None where the run was not completed, or has none."""
+        return self.summary.get(metric) if self.status == "completed" else None
 
 
 class Store:
     """The runs in `folder` by identity, kept up to date by `note`.
 
-    A folder that cannot be read is named in `damaged`, and its run counts as missing; unless there is a
-    whole run of the same identity, which was trained in its place. With `retry_failed`, failed runs are gone
-    on with, once.
+    A run that cannot be read is named in `damaged` and counts as missing, unless a whole run of the same
+    identity was trained in its place. With `retry_failed`, runs that failed go on, once. What is written is
+    said to come from the command line `command`.
     """
 
-    def __init__(self, folder: Path, retry_failed: bool = False) -> None:
+    def __init__(self, folder: Path, retry_failed: bool = False, command: tuple[str, ...] = ()) -> None:
         found = scan([folder]) if folder.is_dir() else None
-        self.folder = folder
-        self._results = {key: Result.of(run) for key, run in by_identity(found.runs if found else []).items()}
+        self.folder, self._command = folder, command
+        runs = by_identity(found.runs) if found else {}
+        self._results = {key: TrialResult.of(run) for key, run in runs.items()}
         self.damaged = [error for error in found.damaged if not self._replaced(error)] if found else []
         self._retry = {key for key, r in self._results.items() if r.status == "failed" and retry_failed}
 
@@ -70,35 +74,35 @@ class Store:
         """Runs that some process seems to be writing."""
         return [r.path for r in self._results.values() if r.status == "running" and r.path is not None]
 
-    def get(self, trial: Trial) -> Result | None:
-        """What is known of a trial."""
+    def get(self, trial: Trial) -> TrialResult | None:
+        """The result of a trial; None where it has no run yet."""
         return self._results.get(trial.identity)
 
     def jobs(self, trials: Iterable[Trial], until: int | None = None) -> list[Job]:
-        """What is left to train so that every trial is at its end, or at epoch `until`.
+        """The jobs that are left so that every trial is at its end, or at epoch `until`.
 
         Completed and diverged runs are at their end, and so are failed ones that are not to be retried.
         """
         return [self._job(trial, until) for trial in trials if self._open(trial, until)]
 
-    def note(self, outcome: Outcome) -> Result:
-        """Take in what an engine says of a job."""
+    def note(self, outcome: Outcome) -> TrialResult:
+        """Take in the outcome of a job; returns the result of its trial."""
         self._retry.discard(outcome.job.identity)
         if outcome.run is None:
-            result = Result(None, outcome.status, outcome.error, {}, {})
+            result = TrialResult(None, outcome.status, outcome.error, {}, {})
         else:
-            result = Result.of(Run.open(outcome.run))
+            result = TrialResult.of(Run.open(outcome.run))
         self._results[outcome.job.identity] = result
         return result
 
     def prune(self, trial: Trial, reason: str) -> None:
-        """Mark the trial's run as given up, if it is not at its end for another reason."""
+        """Mark the trial's run as pruned for `reason`, unless it has ended in another way."""
         result = self._results[trial.identity]
         if result.status != "interrupted" or result.path is None:
             return
-        with Run.resume(result.path, sys.argv) as run:
+        with Run.resume(result.path, self._command) as run:
             run.update("pruned", reason)
-        self._results[trial.identity] = Result.of(run)
+        self._results[trial.identity] = TrialResult.of(run)
 
     def value(self, trial: Trial, metric: str, epoch: int | None = None) -> float | None:
         """The `metric` of a trial at the end of training, or after `epoch` (its last one if it has fewer).
@@ -110,7 +114,7 @@ class Store:
         if result is None:
             return None
         if epoch is None or epoch >= trial.epochs:
-            return result.summary.get(metric) if result.status == "completed" else None
+            return result.final(metric)
         if result.epochs <= epoch or result.path is None:
             return result.summary.get(metric) if result.epochs == epoch else None
         try:
@@ -122,7 +126,7 @@ class Store:
         return row.get(metric)
 
     def announce(self, identities: Iterable[str], total: int, about: About | None = None) -> None:
-        """Leave word for readers of what is being trained here: `total` runs, of which some are known."""
+        """Write down for readers of the folder how many runs it will hold, and which are known so far."""
         Announcement(total, frozenset(identities), about).write(self.folder)
 
     def _replaced(self, error: RunDamaged) -> bool:
@@ -139,7 +143,7 @@ class Store:
     def _job(self, trial: Trial, until: int | None) -> Job:
         result = self.get(trial)
         run = result.path if result else None
-        return Job(trial.recipe, trial.identity, self.folder, run, self._pause(trial, until))
+        return Job(trial, self.folder, self._command, run, self._pause(trial, until))
 
     def _open(self, trial: Trial, until: int | None) -> bool:
         result = self.get(trial)
@@ -155,11 +159,11 @@ class Store:
 
 
 @contextmanager
-def open_store(folder: Path, retry_failed: bool = False) -> Iterator[Store]:
-    """The store in `folder`, held against other processes that would train the same trials into it.
+def open_store(folder: Path, retry_failed: bool = False, command: tuple[str, ...] = ()) -> Iterator[Store]:
+    """The store in `folder`, which no other process may open meanwhile to train the same trials.
 
-    Waits for workers whose driver was killed to let go of their runs. Raises `UsageError` where another
-    process is at work, or where the folder cannot be written to, and `DiskFull` where it has no room.
+    Waits for workers whose driver was killed until they let go of their runs. Raises `UsageError` where
+    another process is at work, or where the folder cannot be written to, and `DiskFull` where it has no room.
     """
     try:
         with room(folder):
@@ -172,10 +176,10 @@ def open_store(folder: Path, retry_failed: bool = False) -> Iterator[Store]:
             raise UsageError(f"{folder}: another process is at work there; wait for it or stop it first")
         remove_abandoned(folder)
         deadline = time.monotonic() + PATIENCE
-        while busy := (store := Store(folder, retry_failed)).running:
+        while busy := (store := Store(folder, retry_failed, command)).running:
             if time.monotonic() > deadline:  # still written, or on a file system that cannot tell
                 for path in busy:
-                    Run.resume(path, sys.argv).close()
+                    Run.resume(path, command).close()
                 break
             time.sleep(0.2)
         yield store

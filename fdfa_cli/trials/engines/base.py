@@ -7,35 +7,50 @@ is, the engine decides.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.storage import Status
+from fdfa_cli.trials.plan import Trial
+
+#: Is asked again and again, and is true from when training shall stop.
+Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Train `recipe` to the end, or, with `until`, pause after that many epochs.
+    """A trial to train to its end or, with `until`, to pause after that many epochs.
 
-    `folder` is where a new run goes; `run` the one to go on with, where there is one already.
+    `folder` is where a new run goes, and `run` the run to go on with where there is one already. The run is
+    said to come from the command line `command`.
     """
 
-    recipe: Recipe
-    identity: str
+    trial: Trial
     folder: Path
+    command: tuple[str, ...] = ()
     run: Path | None = None
     until: int | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The complete recipe of the trial."""
+        return self.trial.recipe
+
+    @property
+    def identity(self) -> str:
+        """The identity by which a store knows the trial."""
+        return self.trial.identity
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job: its run (None where not even a folder could be made) and its status.
 
-    A run that reached `until` and has more epochs to go is interrupted; `error` says why one failed, or was
-    interrupted by a full disk, of which no other would fare better.
+    A run that reached `Job.until` and has more epochs to go is interrupted. `error` says why a run failed or
+    diverged; for an interrupted run it says that the disk is full, which would stop every other job too.
     """
 
     job: Job
@@ -51,10 +66,10 @@ class Engine(Protocol):
     workers: int
     processes: int
 
-    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
-        """Train every job; yields an outcome for each as soon as it is known.
+    def run(self, jobs: Sequence[Job], stop: Stop) -> Generator[Outcome]:
+        """Train every job; yields the outcome of each as soon as it is known.
 
         A job that fails or diverges, or whose worker is lost, is an outcome like any other. Raises
-        `Interrupted` on Ctrl-C or SIGTERM. However the generator is left (closed early included), what
-        was training is stopped first, checkpointed where it is.
+        `Interrupted` once `stop` is true. However the generator is left (closed early included), what was
+        training is stopped first, and checkpointed where it is.
         """

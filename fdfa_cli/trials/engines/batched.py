@@ -27,14 +27,16 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from typing_extensions import override
+
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.signals import stopping
 from fdfa_cli.training.device import chosen, free_memory
 from fdfa_cli.training.footprint import bytes_of
 from fdfa_cli.training.grouping import groups
-from fdfa_cli.trials.engines.base import Job, Outcome
+from fdfa_cli.trials.engines.base import Engine, Job, Outcome, Stop
 from fdfa_cli.trials.engines.processes import Processes
+from fdfa_cli.trials.engines.worker import train_stack
 
 #: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
 LARGEST = 64
@@ -74,8 +76,11 @@ def cut(jobs: Sequence[Job], processes: int, highest: Callable[[Job], int]) -> l
     return sorted(stacks, key=len, reverse=True)
 
 
-class Batched:
-    """See `Engine`. `largest` caps a stack; with `gpus`, process i sees GPU i and no other."""
+class Batched(Engine):
+    """Trains stacks of jobs, one stack in each of so many `processes`.
+
+    A stack holds at most `largest` jobs. With `gpus`, process i sees GPU i and no other.
+    """
 
     def __init__(
         self,
@@ -94,20 +99,18 @@ class Batched:
         """The jobs as they train together, the largest stacks first."""
         return cut(jobs, self.processes, lambda job: min(self._largest, self._fitting(job)))
 
-    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
-        """See `Engine.run`."""
+    @override
+    def run(self, jobs: Sequence[Job], stop: Stop) -> Generator[Outcome]:
         stacks = self.stacks(jobs)
         processes = min(self.processes, len(stacks))
         if processes > 1:
-            crew = Processes(processes, self._gpus, self._plugins)
-            yield from crew.run_stacks(stacks, self.workers)
+            workers = Processes(processes, self._gpus, self._plugins)
+            yield from workers.run_stacks(stacks, self.workers, stop)
             return
-        from fdfa_cli.trials.engines.worker import train_stack
-
         for stack in stacks:
-            with stopping() as stop, closing(train_stack(stack, stop, self.workers)) as outcomes:
+            with closing(train_stack(stack, stop, self.workers)) as outcomes:
                 yield from outcomes
-            if stop():  # it came after the last step
+            if stop():  # it came after the last step of this stack
                 raise Interrupted("interrupted")
 
     def _fitting(self, job: Job) -> int:

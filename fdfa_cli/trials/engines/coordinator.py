@@ -1,4 +1,4 @@
-"""The driver's coordinator on a cluster: tells tasks when to stop, and hands out the files of data sets."""
+"""The actor that tells the tasks of a cluster when to stop, and gives them the files of data sets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from fdfa_cli.trials.engines.base import Job
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The data sets of some jobs: `digests` by the set's options as JSON, and the `files` of each digest."""
+    """The files of the data sets of some jobs.
+
+    `digests` is by the options of a set, as JSON; `files`, by digest, are the paths on this machine by name.
+    """
 
     digests: Mapping[str, str]
     files: Mapping[str, Mapping[str, Path]]
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> DataFiles:
-        """What `jobs` read on this machine; raises `DataNotFound` where it is not here."""
+        """The files that `jobs` read on this machine; raises `DataNotFound` where one is missing."""
         root, digests, files = data_root(), {}, {}
         for key, data in {job.recipe.data.model_dump_json(): job.recipe.data for job in jobs}.items():
             found = data.files(root)
@@ -30,25 +33,25 @@ class DataFiles:
         return cls(digests, files)
 
     def digest(self, data: Data) -> str:
-        """Of the files of a set; empty where it needs none."""
+        """The digest of the files of `data`, which is empty for a set that needs no files."""
         return self.digests[data.model_dump_json()]
 
 
 class Coordinator:
-    """An actor on the driver's machine; see `DataFiles` for `files`."""
+    """A Ray actor on the driver's machine; `files` are those of `DataFiles`."""
 
     def __init__(self, files: Mapping[str, Mapping[str, Path]]) -> None:
         self._files = files
         self._stop = asyncio.Event()
 
     async def stop(self) -> None:
-        """Tell all who wait in `stopped`."""
+        """Let every call of `stopped` return."""
         self._stop.set()
 
     async def stopped(self) -> None:
-        """Returns when there is no more to do."""
+        """Return once training shall stop."""
         await self._stop.wait()
 
     async def fetch(self, digest: str) -> dict[str, bytes]:
-        """The contents of a data set's files."""
+        """The contents, by name, of the files whose digest this is."""
         return {name: path.read_bytes() for name, path in self._files[digest].items()}

@@ -14,15 +14,15 @@ from fdfa_cli.trials.engines.base import Engine, Job
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Who is asked to train: an engine by `name`, `workers` at a time (by default as fit the machine).
+    """Which engine shall train: by `name`, `workers` jobs at a time (by default as many as fit the machine).
 
-    `plugins` are loaded by whoever trains; `address` is that of a cluster. `exact`: a trial must come to
-    what it comes to alone to the last digit, so no stacks. `ignore_limits`: memory and disk that seem too
-    small are no reason to stop, and those of a cluster are not looked at.
-    Raises `UsageError` where the engine knows no address, or trains nothing but stacks.
+    `plugins` are loaded by whoever trains; `address` is that of a cluster. With `exact`, a trial must come to
+    the same digits as alone, so no engine may stack trials. With `ignore_limits`, memory and disk that seem
+    too small are no reason to stop; those of a cluster are never looked at.
+    Raises `UsageError` where the engine knows no address, or does nothing but stack.
     """
 
-    name: EngineName
+    name: EngineName = EngineName.auto
     workers: int | None = None
     plugins: Sequence[Path] = ()
     address: str | None = None
@@ -34,21 +34,21 @@ class EngineOptions:
             raise UsageError(f"--address is for --engine ray, and this is --engine {self.name}")
         if self.exact and self.name is EngineName.batched:
             raise UsageError(
-                "a search that learns follows results to the last digit, which --engine batched changes by "
-                "rounding: take auto, serial, processes or ray"
+                "--engine batched rounds otherwise than a training alone, and this search goes by every "
+                "digit of its results: take auto, serial, processes or ray"
             )
 
-    def __call__(self, jobs: Sequence[Job]) -> Engine:
-        """The engine for `jobs`; raises `UsageError` where what a job needs is not there."""
+    def engine_for(self, jobs: Sequence[Job]) -> Engine:
+        """The engine that trains `jobs`; raises `UsageError` where what one of them needs is not there."""
         if self.name is EngineName.ray:
             from fdfa_cli.trials.engines.ray import Ray
 
             return Ray(jobs, self.workers, self.plugins, self.address, self.exact)
         from fdfa_cli.data import data_root
         from fdfa_cli.training import preflight
-        from fdfa_cli.trials.engines.worker import check
+        from fdfa_cli.trials.engines import worker
 
-        check(jobs)
+        worker.require(jobs)
         engine = choose(self.name, jobs, self.workers, self.plugins, self.exact)
         recipes, folder = [job.recipe for job in jobs], jobs[0].folder
         preflight.require(recipes, data_root(), folder, engine.processes, ignore=self.ignore_limits)
@@ -62,10 +62,10 @@ def choose(
     plugins: Sequence[Path],
     exact: bool = False,
 ) -> Engine:
-    """The engine of this machine called `name` for `jobs`, training `workers` at a time.
+    """The engine of this machine called `name`, for `jobs` of which `workers` train at a time.
 
-    `auto` is batched where that pays (see `batched.pays`) and need not be `exact`, else processes where more
-    than one job can train at a time, else serial. For batched, `workers` caps a stack.
+    `auto` is batched where that pays (`batched.pays`) and need not be `exact`, else processes where more than
+    one job can train at a time, else serial. For batched, `workers` is the most that a stack may hold.
     """
     from fdfa_cli.trials.engines import batched
     from fdfa_cli.trials.engines.processes import Processes

@@ -1,4 +1,4 @@
-"""Several jobs at a time, each in a process of its own kind.
+"""Several jobs at a time, each in a process of its own.
 
 Workers are spawned, never forked: a fork copies locks that other threads hold, and CUDA does not survive
 it. Each worker gets one job, or stack of jobs, at a time through a pipe, so when a worker dies it is known
@@ -13,16 +13,19 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
+
+from typing_extensions import override
 
 from fdfa_cli import output
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.signals import stopping
-from fdfa_cli.trials.engines.base import Job, Outcome
+from fdfa_cli.trials.engines.base import Engine, Job, Outcome, Stop
+from fdfa_cli.trials.engines.worker import mark_lost, train_stack
 
 #: Seconds that workers get to write a checkpoint before they are killed.
 GRACE = 60.0
@@ -30,61 +33,33 @@ GRACE = 60.0
 PATIENCE = 0.2
 
 
-class Processes:
-    """See `Engine`. With `gpus`, worker i sees GPU i modulo their number, and no other."""
+class Processes(Engine):
+    """Trains jobs in several processes; with `gpus`, worker i sees GPU i modulo their number only."""
 
     def __init__(self, workers: int, gpus: int = 0, plugins: Sequence[Path] = ()) -> None:
         self.workers = self.processes = workers
         self._gpus, self._plugins = gpus, tuple(plugins)
 
-    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
-        """See `Engine.run`."""
-        yield from self.run_stacks([[job] for job in jobs], self.workers)
+    @override
+    def run(self, jobs: Sequence[Job], stop: Stop) -> Generator[Outcome]:
+        yield from self.run_stacks([[job] for job in jobs], self.workers, stop)
 
-    def run_stacks(self, stacks: Sequence[Sequence[Job]], together: int) -> Generator[Outcome]:
-        """As `run`, for jobs that are handed to a worker in stacks; `together` train at a time."""
-        from fdfa_cli.trials.engines.worker import lost
-
-        waiting = deque(stacks)
-        count = min(self.workers, len(stacks))
+    def run_stacks(self, stacks: Sequence[Sequence[Job]], together: int, stop: Stop) -> Generator[Outcome]:
+        """As `run`, for jobs that are handed to a worker in stacks; `together` of them train at a time."""
         threads = max((job.recipe.training.threads or 1 for stack in stacks for job in stack), default=1)
-        crew: dict[int, _Worker] = {}
-        leaving: list[_Worker] = []
+
+        def start(slot: int) -> _Worker:
+            return _Worker(self._environment(slot, threads), self._plugins, together)
+
+        crew = _Crew(stacks, self.workers, start)
         try:
-            with stopping() as stop:
-                stop.defer()
-                while waiting or crew:
-                    while waiting and len(crew) < count:
-                        slot = next(i for i in range(count) if i not in crew)
-                        crew[slot] = _Worker(self._environment(slot, threads), self._plugins, together)
-                        crew[slot].give(waiting.popleft())
-                    connection.wait([w.pipe for w in crew.values()], PATIENCE)
-                    if stop():
-                        raise Interrupted("interrupted")
-                    for slot, worker in list(crew.items()):
-                        if not worker.pipe.poll():
-                            continue
-                        outcome = worker.take()
-                        if outcome is None:  # it died
-                            epitaph = worker.epitaph()
-                            for job in worker.left.values():
-                                yield lost(job, epitaph)
-                            del crew[slot]
-                            continue
-                        if worker.left:
-                            yield outcome
-                            continue
-                        if waiting:
-                            worker.give(waiting.popleft())
-                        else:
-                            worker.pipe.close()
-                            leaving.append(crew.pop(slot))
-                        yield outcome
+            while crew.busy:
+                if stop():
+                    raise Interrupted("interrupted")
+                crew.hand_out()
+                yield from crew.outcomes()
         finally:
-            for worker in crew.values():
-                worker.process.terminate()
-            for worker in [*crew.values(), *leaving]:
-                worker.dismiss()
+            crew.dismiss()
 
     def _environment(self, slot: int, threads: int) -> dict[str, str]:
         """Variables that must be set before torch is imported."""
@@ -95,8 +70,60 @@ class Processes:
         return environment
 
 
+class _Crew:
+    """Some workers and the stacks that wait for them; `start` makes the worker of a slot, 0 to `size` − 1."""
+
+    def __init__(self, stacks: Sequence[Sequence[Job]], size: int, start: Callable[[int], _Worker]) -> None:
+        self._waiting, self._start = deque(stacks), start
+        self._slots = range(min(size, len(stacks)))
+        self._working: dict[int, _Worker] = {}
+        self._leaving: list[_Worker] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stack waits or trains."""
+        return bool(self._waiting or self._working)
+
+    def hand_out(self) -> None:
+        """Start a worker in every slot that is free, as long as stacks wait."""
+        for slot in self._slots:
+            if self._waiting and slot not in self._working:
+                self._working[slot] = self._start(slot)
+                self._working[slot].give(self._waiting.popleft())
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The outcomes that arrive within a moment; a worker that died leaves one of each of its jobs."""
+        connection.wait([worker.pipe for worker in self._working.values()], PATIENCE)
+        for slot, worker in list(self._working.items()):
+            if not worker.pipe.poll():
+                continue
+            outcome = worker.take()
+            if outcome is None:
+                del self._working[slot]
+                yield from worker.lost()
+                continue
+            if not worker.left:  # before the outcome is stored, so that the worker need not wait for that
+                self._go_on(slot, worker)
+            yield outcome
+
+    def _go_on(self, slot: int, worker: _Worker) -> None:
+        """Give the worker another stack, or let it go where none waits."""
+        if self._waiting:
+            worker.give(self._waiting.popleft())
+        else:
+            worker.pipe.close()
+            self._leaving.append(self._working.pop(slot))
+
+    def dismiss(self) -> None:
+        """Stop whoever still trains, and wait until all have gone."""
+        for worker in self._working.values():
+            worker.process.terminate()
+        for worker in [*self._working.values(), *self._leaving]:
+            worker.dismiss()
+
+
 class _Worker:
-    """The driver's end of a worker; `left` is what it has in hand, by identity."""
+    """The driver's end of a worker process; `left` are the jobs that it has in hand, by identity."""
 
     left: dict[str, Job]
 
@@ -117,13 +144,13 @@ class _Worker:
         theirs.close()  # so that the pipe ends when the worker does
 
     def give(self, stack: Sequence[Job]) -> None:
-        """Hand it jobs; that it has died is noticed by `take`."""
+        """Hand jobs to the worker; that it has died is noticed by `take`."""
         self.left = {job.identity: job for job in stack}
         with suppress(BrokenPipeError):
             self.pipe.send(stack)
 
     def take(self) -> Outcome | None:
-        """What became of one of its jobs; None where the worker itself is gone."""
+        """The next outcome that the worker has sent; None where the process is gone."""
         try:
             outcome: Outcome = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -132,19 +159,20 @@ class _Worker:
         return outcome
 
     def dismiss(self) -> None:
-        """Let it go, and wait until it has."""
+        """Let the process end, and wait until it has; kill it where that takes longer than `GRACE`."""
         self.pipe.close()
         self.process.join(GRACE)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
 
-    def epitaph(self) -> str:
-        """How it died."""
+    def lost(self) -> Iterator[Outcome]:
+        """The outcomes of the jobs that it had in hand when it died, and whose runs are marked failed."""
         self.dismiss()
         code = self.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"the worker process died ({how}); out of memory?"
+        for job in self.left.values():
+            yield mark_lost(job, f"the worker process died ({how}); out of memory?")
 
 
 def _serve(
@@ -154,13 +182,11 @@ def _serve(
     workers: int,
     driver: int,
 ) -> None:
-    """A worker's life: jobs in, outcomes out, until the pipe ends."""
+    """The main function of a worker process: takes stacks from the pipe and sends outcomes, until it ends."""
     output.prepare()
     os.environ.update(environment)
     for file in plugins:
         load_plugin(file)
-    from fdfa_cli.trials.engines.worker import train_stack
-
     with suppress(EOFError, ConnectionError, Interrupted), stopping([signal.SIGTERM]) as stop:
         while True:
             stack = pipe.recv()

@@ -1,24 +1,24 @@
 """Jobs on the machines of a Ray cluster, which need not share any files.
 
-The driver is the one writer of run folders. A task trains in a folder of its own machine and streams what
-is new of it (`news`); Ray moves tasks, files and news, and notices when a machine is lost. Its own retries
-are off: they would stream a second attempt as if it were the first. Jobs that were lost are handed in again
-from what is stored of them.
+The driver alone writes run folders. A task trains in a folder of its own machine and streams what changes in
+it (`sync`). Ray moves tasks, files and deltas, and notices when a machine is lost. Ray's own retries are off:
+they would stream a second attempt as if it were the first. A job that was lost is handed in again, and goes
+on from what is stored of it.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from fdfa_cli.errors import DiskFull, Interrupted, UsageError
-from fdfa_cli.signals import stopping
-from fdfa_cli.trials.engines.base import Job, Outcome
+from fdfa_cli.trials.engines.base import Engine, Job, Outcome, Stop
 from fdfa_cli.trials.engines.batched import LARGEST, cut
 from fdfa_cli.trials.engines.coordinator import Coordinator, DataFiles
 from fdfa_cli.trials.engines.ray_init import connect
@@ -39,8 +39,8 @@ PATIENCE = 0.2
 GRACE = 60.0
 
 
-class Ray:
-    """See `Engine`. At most `limit` tasks train `jobs` at a time, by default as many as fit the cluster.
+class Ray(Engine):
+    """Trains jobs on a Ray cluster, at most `limit` tasks at a time, by default as many as fit the cluster.
 
     On CPUs a task is one job, trained as the serial engine would on that machine. On a GPU, which one small
     job would leave idle, it is a stack of jobs (see `batched`), unless they must be `exact`.
@@ -69,49 +69,58 @@ class Ray:
             raise UsageError(f"--engine ray: no machine of the cluster has {what}")
         self.workers = self.processes = limit or self._slots()
 
-    def run(self, jobs: Sequence[Job]) -> Generator[Outcome]:
-        """See `Engine.run`."""
-        from ray.exceptions import RayError
-
-        data_files = DataFiles.of(jobs)
-        coordinator = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Coordinator).remote(
-            data_files.files
-        )
+    @override
+    def run(self, jobs: Sequence[Job], stop: Stop) -> Generator[Outcome]:
+        data = DataFiles.of(jobs)
+        actor = self._ray.remote(num_cpus=0, scheduling_strategy=self._here())(Coordinator)
+        coordinator = actor.remote(data.files)
         task = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(_task)
         waiting: deque[Sequence[Job]] = deque(self._tasks(jobs))
         running: dict[Stream, _Attempt] = {}
         losses: Counter[str] = Counter()
-        with stopping() as stop:
-            stop.defer()
-            try:
-                while waiting or running:
-                    while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):
-                        attempt = _Attempt(waiting.popleft())
-                        digest = data_files.digest(attempt.jobs[0].recipe.data)
-                        running[task.remote(self._task(attempt.jobs, digest), coordinator)] = attempt
-                    for stream in self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]:
-                        try:
-                            outcome = running[stream].take(self._ray.get(next(stream)))
-                        except StopIteration:
-                            del running[stream]
-                        except RayError as error:
-                            outcomes, again = self._gone(stream, running.pop(stream), error, losses)
-                            waiting += [[job] for job in again]
-                            yield from outcomes
-                        else:
-                            if outcome is not None:
-                                yield outcome
-                    if stop():
-                        raise Interrupted("interrupted")
-            finally:
-                self._wind_up(coordinator, running)
+        try:
+            while waiting or running:
+                if stop():
+                    raise Interrupted("interrupted")
+                while waiting and len(running) < (self._limit or max(1, 2 * self._slots())):
+                    stack = waiting.popleft()
+                    packed = RayTask(
+                        pack(stack), self._plugins, data.digest(stack[0].recipe.data), self.workers
+                    )
+                    running[task.remote(packed, coordinator)] = _Attempt(stack)
+                for stream in self._ready(running):
+                    outcomes, again = self._received(stream, running, losses)
+                    waiting += [[job] for job in again]
+                    yield from outcomes
+        finally:
+            self._wind_up(coordinator, running)
+
+    def _ready(self, running: Iterable[Stream]) -> list[Stream]:
+        """The streams in which something has arrived; waits a moment for the first of them."""
+        ready: list[Stream] = self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]
+        return ready
+
+    def _received(
+        self, stream: Stream, running: dict[Stream, _Attempt], losses: Counter[str]
+    ) -> tuple[list[Outcome], list[Job]]:
+        """What has arrived in a stream: the outcomes of jobs that have ended, and the jobs to train again."""
+        from ray.exceptions import RayError
+
+        try:
+            outcome = running[stream].apply(self._ray.get(next(stream)))
+        except StopIteration:
+            del running[stream]
+            return [], []
+        except RayError as error:
+            return self._gone(stream, running.pop(stream), error, losses)
+        return ([] if outcome is None else [outcome]), []
 
     def _gone(
         self, stream: Stream, attempt: _Attempt, error: RayError, losses: Counter[str]
     ) -> tuple[list[Outcome], list[Job]]:
-        """What becomes of a task's jobs that are still open: those that fail, and those to train again.
+        """The outcomes of those jobs of a lost task that fail, and the jobs to train again.
 
-        One at a time from then on, for it may be one of them that takes its machine with it.
+        Each of them trains alone from then on, for it may be one of them that takes its machine with it.
         """
         from ray.exceptions import RayError, RayTaskError
 
@@ -132,11 +141,8 @@ class Ray:
             return [[job] for job in jobs]
         return cut(jobs, self.workers, lambda job: LARGEST)
 
-    def _task(self, jobs: Sequence[Job], digest: str) -> RayTask:
-        return RayTask(pack(jobs), self._plugins, digest, tuple(sys.argv), self.workers)
-
     def _wind_up(self, coordinator: Any, running: dict[Stream, _Attempt]) -> None:
-        """Stop what is running, and store what comes of it."""
+        """Stop the tasks that run, and store what they send before they end."""
         from ray.exceptions import RayError
 
         coordinator.stop.remote()
@@ -146,9 +152,9 @@ class Ray:
                 del running[stream]
         deadline = time.monotonic() + GRACE
         while running and time.monotonic() < deadline:
-            for stream in self._ray.wait(list(running), timeout=PATIENCE, fetch_local=False)[0]:
+            for stream in self._ready(running):
                 try:
-                    running[stream].take(self._ray.get(next(stream)))
+                    running[stream].apply(self._ray.get(next(stream)))
                 except StopIteration:
                     del running[stream]
                 except RayError as error:
@@ -166,7 +172,7 @@ class Ray:
         return int("cuda" in devices or ("auto" in devices and any(n.get("GPU") for n in self._machines())))
 
     def _machines(self) -> list[dict[str, float]]:
-        """What each machine of the cluster has."""
+        """The resources of each machine of the cluster that is alive, by Ray's names for them."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _slots(self) -> int:
@@ -177,45 +183,45 @@ class Ray:
         )
 
     def _here(self) -> Any:
-        """The machine of this process, as the place of an actor."""
+        """The scheduling strategy that puts an actor on the machine of this process."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         return NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
 
 
 class _Attempt:
-    """Jobs that train in one task, and the runs that are written of them here."""
+    """The jobs that train in one task, and the runs that are written of them on this machine."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
         self.begun = False
         self._open = {position: RunMirror(job) for position, job in enumerate(jobs)}
 
-    def take(self, news: RunDelta) -> Outcome | None:
-        """Store the news of a job; returns its outcome with the last."""
+    def apply(self, delta: RunDelta) -> Outcome | None:
+        """Store what has changed in the run of a job; returns the outcome of the job with its last delta."""
         self.begun = True
-        outcome = self._open[news.position].take(news)
+        outcome = self._open[delta.position].apply(delta)
         if outcome is not None:
-            del self._open[news.position]
+            del self._open[delta.position]
         return outcome
 
     def failed(self, reason: str) -> list[Outcome]:
         """The outcomes of the jobs that are still open, which fail for `reason`."""
-        return [copy.close(RunEnd("failed", reason, {})) for copy in self._open.values()]
+        return [mirror.close(RunEnd("failed", reason, {})) for mirror in self._open.values()]
 
     def lost(self, reason: str) -> list[Job]:
         """The jobs that are still open, to train again; their runs are interrupted for `reason`."""
-        return [copy.lost(reason) for copy in self._open.values()]
+        return [mirror.lost(reason) for mirror in self._open.values()]
 
 
 def _task(task: RayTask, coordinator: Any) -> Iterator[RunDelta]:
-    """What Ray runs on a machine of the cluster."""
+    """The function that Ray runs on a machine of the cluster: trains, until the coordinator says stop."""
     import ray
 
     stopped = coordinator.stopped.remote()
     yield from train(
         task,
-        stopped=lambda: bool(ray.wait([stopped], timeout=0)[0]),
+        stop=lambda: bool(ray.wait([stopped], timeout=0)[0]),
         fetch=lambda: ray.get(coordinator.fetch.remote(task.digest)),
     )
 

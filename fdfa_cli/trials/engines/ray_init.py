@@ -1,13 +1,13 @@
-"""The connection to a Ray cluster, of which a process has one: joined, or started on this machine alone."""
+"""The one connection of this process to a Ray cluster, which it joins, or starts on this machine alone."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import secrets
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +17,8 @@ from typing import Any
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.machine import cores
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a machine that does not answer is taken to be gone.
 REACH = 5.0
@@ -86,7 +88,7 @@ def _join(ray: Any, address: str) -> None:
     joining.start()
     joining.join(QUICK)
     if joining.is_alive():
-        print(f"connecting to the Ray cluster at {address}", file=sys.stderr, flush=True)
+        log.info("connecting to the Ray cluster at %s", address)
         joining.join(PATIENCE)
     if joining.is_alive():
         raise UsageError(f"--address {address}: no Ray cluster answers within {PATIENCE + QUICK:.0f} seconds")
@@ -97,7 +99,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _reach(address: str) -> None:
-    """Raise `UsageError` where nothing listens at `address`, of which Ray would say so after minutes."""
+    """Raise `UsageError` where nothing listens at `address`, which Ray itself says after minutes only."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise UsageError(f"--address {address}: must be host:port, or auto")

@@ -1,14 +1,14 @@
-"""What a machine that trains tells the one that keeps the runs.
+"""Keeping a run on the driver's machine the same as the one that trains on another machine.
 
-A trial trains into a folder of its own on its machine, as any trial does; `RunWatcher` watches this folder
-and tells what has changed, and `RunMirror` writes it into the run that stays. So one process writes a run,
-whatever becomes of the machine that trains it. The first news of every attempt says up to which epoch it
-goes on with what is stored already: rows of a lost attempt beyond that are cut.
+A trial trains into a folder of its own machine, as any trial does. There a `RunWatcher` looks at this folder
+and describes each change as a `RunDelta`; a `RunMirror` on the driver's machine writes the deltas into the
+run that stays. So one process writes that run, whatever becomes of the machine that trains it. The first
+delta of every attempt says up to which epoch it goes on with what is stored already: rows that a lost attempt
+left beyond that are cut.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ CHECKPOINT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended, with the numbers of its summary."""
+    """How a run ended, with the numbers that its summary keeps beside its last epoch."""
 
     status: Status
     error: str | None
@@ -34,10 +34,11 @@ class RunEnd:
 
 @dataclass(frozen=True)
 class RunDelta:
-    """What is new of the job at `position` in its task.
+    """What has changed in the run of the job at `position` in its task, since the delta before.
 
-    `environment` is who trains it, in words of the provenance; `rows` follow the epoch `kept`, and replace
-    what was told to be there; `checkpoint` is a newer one.
+    `environment` says who trains it, as the provenance of a run does. `rows` follow the epoch `kept`, and
+    replace all that came after it before. `checkpoint` is the content of a newer one, and `end` is None while
+    the run goes on.
     """
 
     position: int
@@ -49,29 +50,32 @@ class RunDelta:
 
 
 class RunWatcher:
-    """Tells what changes in the run that trains in `folder`: a run that goes on, or the one to come."""
+    """Looks for changes in a run that trains in `folder`: in `run`, which goes on, or in the one to come."""
 
     def __init__(self, position: int, folder: Path, run: Path | None) -> None:
         self._position, self._folder, self._run = position, folder, run
         self._rows = list(iter_metrics(run)) if run else []
         self._writers = len(Run.open(run).record.provenance) if run else 0
-        self._told = False
+        self._described = False
         self._checkpoint = _age(run) if run else None
         self._sent = time.monotonic()
 
-    def news(self, outcome: Outcome | None = None) -> RunDelta | None:
-        """What has changed since the last call; with the `outcome`, everything and how it ended."""
+    def delta(self, outcome: Outcome | None = None) -> RunDelta | None:
+        """What has changed since the last call; None for nothing.
+
+        With the `outcome` it is everything that has not been described yet, and how the run ended.
+        """
         run = self._begun()
         if run is None:
-            return self._stillborn(outcome) if outcome and outcome.status == "failed" else None
+            return self._never_begun(outcome) if outcome and outcome.status == "failed" else None
         checkpoint = self._new_checkpoint(run, outcome is not None)  # before the rows: they then reach as far
         rows = list(iter_metrics(run.path))
         same = 0
         while same < min(len(rows), len(self._rows)) and rows[same] == self._rows[same]:
             same += 1
-        if self._told and not checkpoint and outcome is None and same == len(rows) == len(self._rows):
+        if self._described and not checkpoint and outcome is None and same == len(rows) == len(self._rows):
             return None
-        self._told, self._rows = True, rows
+        self._described, self._rows = True, rows
         environment = run.record.provenance[-1]
         kept = rows[same - 1]["epoch"] if same else 0
         end = None
@@ -93,8 +97,8 @@ class RunWatcher:
         self._checkpoint, self._sent = age, time.monotonic()
         return run.checkpoint.read_bytes()
 
-    def _stillborn(self, outcome: Outcome) -> RunDelta:
-        """RunDelta of a job that failed before there was a run."""
+    def _never_begun(self, outcome: Outcome) -> RunDelta:
+        """The delta of a job that failed before there was a run."""
         return RunDelta(self._position, {}, 0, (), None, RunEnd(outcome.status, outcome.error, {}))
 
 
@@ -105,34 +109,34 @@ def _age(run: Path) -> int | None:
 
 
 class RunMirror:
-    """The run of `job` as its driver keeps it, written from news."""
+    """Writes the run of `job` on the driver's machine from the deltas of the run that trains elsewhere."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self._run: Run | None = None
         self._epoch = 0
 
-    def take(self, news: RunDelta) -> Outcome | None:
-        """Write down the news; returns the outcome when they are the last."""
+    def apply(self, delta: RunDelta) -> Outcome | None:
+        """Write the changes into the run; returns the outcome of the job with the last of them."""
         fresh = self._run is None
-        run = self._run = self._run or self._open(news.environment)
-        if fresh or news.kept < self._epoch:
-            run.cut(news.kept)
-        for row in news.rows:
+        run = self._run = self._run or self._open(delta.environment)
+        if fresh or delta.kept < self._epoch:
+            run.cut(delta.kept)
+        for row in delta.rows:
             run.append(row)
-        self._epoch = news.rows[-1]["epoch"] if news.rows else news.kept
-        if news.checkpoint is not None:
-            atomic_write(run.checkpoint, news.checkpoint)
-        return None if news.end is None else self.close(news.end)
+        self._epoch = delta.rows[-1]["epoch"] if delta.rows else delta.kept
+        if delta.checkpoint is not None:
+            atomic_write(run.checkpoint, delta.checkpoint)
+        return None if delta.end is None else self.close(delta.end)
 
     def lost(self, reason: str) -> Job:
-        """The job to train again after its machine was lost: it goes on from the last checkpoint here."""
+        """The job to train again because its machine was lost: it goes on from the last checkpoint here."""
         if self._run is None:
             return self.job
         return self.close(RunEnd("interrupted", reason, {})).job
 
     def close(self, end: RunEnd) -> Outcome:
-        """RunEnd the run, or a new one where there is none yet."""
+        """End the run, or a new one where there is none yet; returns the outcome of the job."""
         with self._run or self._open({}) as run:
             run.update(end.status, end.error, **end.summary)
         self._run = None
@@ -142,7 +146,7 @@ class RunMirror:
     def _open(self, environment: Mapping[str, Any]) -> Run:
         job = self.job
         if job.run is None:
-            return Run.create(job.folder, dump(job.recipe), facts(job.recipe), sys.argv, environment)
-        run = Run.resume(job.run, sys.argv, environment)
+            return Run.create(job.folder, dump(job.recipe), facts(job.recipe), job.command, environment)
+        run = Run.resume(job.run, job.command, environment)
         run.update("running")
         return run

@@ -1,10 +1,10 @@
-"""Training jobs in this process: what every engine does at its innermost."""
+"""Training jobs in this process, which is what every engine comes to in the end."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data import data_root
@@ -15,13 +15,13 @@ from fdfa_cli.training.course import Course
 from fdfa_cli.training.device import chosen, environment_of
 from fdfa_cli.training.loop import fit, fit_together
 from fdfa_cli.training.progress import Quiet
-from fdfa_cli.trials.engines.base import Job, Outcome
+from fdfa_cli.trials.engines.base import Job, Outcome, Stop
 
 #: Why a run that has reached the end of its rung is interrupted.
 WAITING = "waits for the other trials of its sweep"
 
 
-def check(jobs: Iterable[Job]) -> None:
+def require(jobs: Iterable[Job]) -> None:
     """Raise `UsageError` where the data or the device that any of `jobs` needs is not on this machine."""
     root, seen = data_root(), set()
     for recipe in (job.recipe for job in jobs):
@@ -33,17 +33,17 @@ def check(jobs: Iterable[Job]) -> None:
         chosen(recipe.training)
 
 
-def train_job(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
-    """Train `job` into its run folder, one of `workers` at a time.
+def train_job(job: Job, stop: Stop, workers: int, root: Path | None = None) -> Outcome:
+    """Train `job` into its run folder; it is one of `workers` that train at a time.
 
-    Whatever goes wrong in it is its outcome, an interruption where the disk is full; raises `Interrupted`
-    once `stop` is true.
+    Data sets are read under `root`, by default `data_root()`. Whatever goes wrong is the outcome of the job,
+    and a full disk interrupts it. Raises `Interrupted` once `stop` is true.
     """
     run = None
     try:
         run = _open(job, {"workers": workers})
         with run:
-            summary = fit(job.recipe, run, data_root(), Quiet(), stop, job.run is not None, job.until)
+            summary = fit(job.recipe, run, root or data_root(), Quiet(), stop, job.run is not None, job.until)
             if summary:
                 run.update("completed", **summary)
             else:
@@ -53,15 +53,17 @@ def train_job(job: Job, stop: Callable[[], bool], workers: int) -> Outcome:
     return Outcome(job, run.path, run.status)
 
 
-def train_stack(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) -> Generator[Outcome]:
+def train_stack(
+    jobs: Sequence[Job], stop: Stop, workers: int, root: Path | None = None
+) -> Generator[Outcome]:
     """Train `jobs`, a group of `fdfa_cli.training.grouping`, stacked, each into its run folder.
 
-    They are some of the `workers` that train at a time; one job alone is trained by `train_job`. Yields the
-    outcome of each as soon as it is known. Raises `Interrupted` once `stop` is true; then, and when the
-    generator is closed, those without an outcome are checkpointed where they are.
+    The arguments are those of `train_job`, which trains a job that is alone. Yields the outcome of each job
+    as soon as it is known. Raises `Interrupted` once `stop` is true; then, and when the generator is closed,
+    those without an outcome are checkpointed where they are.
     """
     if len(jobs) == 1:
-        yield train_job(jobs[0], stop, workers)
+        yield train_job(jobs[0], stop, workers, root)
         return
     with ExitStack() as writers:
         left: dict[Course, Job] = {}
@@ -73,7 +75,7 @@ def train_stack(jobs: Sequence[Job], stop: Callable[[], bool], workers: int) -> 
             else:
                 left[Course(job.recipe, run, job.run is not None, job.until)] = job
         try:
-            with closing(fit_together(list(left), data_root(), Quiet(), stop)) as ended:
+            with closing(fit_together(list(left), root or data_root(), Quiet(), stop)) as ended:
                 for course in ended:
                     yield _outcome(left.pop(course), course)
         except GeneratorExit:
@@ -109,13 +111,13 @@ def _failure(job: Job, run: Run | None, error: Exception) -> Outcome:
     return Outcome(job, run.path if run else None, status, str(error) or type(error).__name__)
 
 
-def lost(job: Job, message: str) -> Outcome:
+def mark_lost(job: Job, message: str) -> Outcome:
     """The outcome of a job whose worker is gone: its run, or a new one, is marked failed with `message`."""
     path = job.run
     if path is None:
         begun = by_identity(scan([job.folder]).runs).get(job.identity)
         path = begun.path if begun else None
-    run = _open(job, {}) if path is None else Run.resume(path, sys.argv)
+    run = _open(job, {}) if path is None else Run.resume(path, job.command)
     with run:
         run.update("failed", message)
     return Outcome(job, run.path, "failed", message)
@@ -125,7 +127,7 @@ def _open(job: Job, environment: dict[str, Any]) -> Run:
     """The job's run to write to, new or resumed, with status running."""
     environment = environment_of(job.recipe) | environment
     if job.run is None:
-        return Run.create(job.folder, dump(job.recipe), facts(job.recipe), sys.argv, environment)
-    run = Run.resume(job.run, sys.argv, environment)
+        return Run.create(job.folder, dump(job.recipe), facts(job.recipe), job.command, environment)
+    run = Run.resume(job.run, job.command, environment)
     run.update("running")
     return run

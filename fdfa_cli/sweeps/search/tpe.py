@@ -1,9 +1,9 @@
-"""Suggestions by tree-structured Parzen estimators, through Optuna.
+"""Suggestions of tree-structured Parzen estimators, through Optuna, in rounds.
 
-Bergstra et al. 2011 (Algorithms for hyper-parameter optimization, NeurIPS), all parameters together as in
-Falkner et al. 2018 (BOHB, ICML). A study is made anew for every round, from what the store holds, and its
-sampler is seeded by the round: nothing is remembered that an interruption could lose, and no worker that
-is faster than another can change what comes next.
+Source: Bergstra et al. 2011 (Algorithms for hyper-parameter optimization, NeurIPS), with one estimate of all
+parameters together as in Falkner et al. 2018 (BOHB, ICML). Optuna's study is made anew for every round, from
+what the store holds, and its sampler is seeded by the round: nothing is remembered that an interruption could
+lose, and no worker that is faster than another can change what comes next.
 """
 
 from __future__ import annotations
@@ -12,21 +12,30 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fdfa_cli.recipe.sweep import Overrides, Space
+from fdfa_cli.recipe.sweep import Overrides, Space, Sweep, Tpe
 from fdfa_cli.sweeps.observation import Observation
+from fdfa_cli.sweeps.search import random
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 
+def next_round(sweep: Sweep, observations: Sequence[Observation]) -> list[Overrides]:
+    """Independent draws first, and then rounds that are suggested from what all rounds before came to."""
+    options, left = sweep.tpe or Tpe(), sweep.count - len(observations)
+    if not observations:
+        return random.draws(sweep, min(options.startup, left))
+    return suggest(sweep.parameters, sweep.seed, observations, min(options.round, left))
+
+
 def suggest(
     parameters: Mapping[str, Space], seed: int, observations: Sequence[Observation], count: int
 ) -> list[Overrides]:
-    """`count` configurations to look at after those `observations`, the first ones the same for any `count`.
+    """`count` configurations to train after `observations`; the first ones are the same for any `count`.
 
-    Those suggested already count as poor while they have no result ("constant liar"), which keeps a round
-    from being one place many times.
+    Those that were suggested already count as poor while they have no result ("constant liar"), or else a
+    round would be the same configuration many times.
     """
     import optuna
 
@@ -47,7 +56,7 @@ def suggest(
 
 
 def _distribution(space: Space) -> BaseDistribution:
-    """Listed values by their number: as a choice, or, where they are the steps of a range, in order."""
+    """Optuna's distribution for `space`; listed values go by their number, in order where they are steps."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if space.values is not None:
@@ -76,16 +85,18 @@ def _coordinate(space: Space, value: Any) -> Any:
 def _trial(
     parameters: Mapping[str, Space], spaces: dict[str, BaseDistribution], observation: Observation
 ) -> FrozenTrial:
-    """`observation` for Optuna, which ranks a pruned one by the epoch it reached, and one without a score last."""
+    """`observation` for Optuna.
+
+    Optuna ranks one that was pruned by the epoch that it reached, and one without a score last.
+    """
     from optuna.trial import TrialState, create_trial
 
-    whole = observation.score is not None and observation.epoch is None
+    score, epoch = observation.score, observation.epoch
+    whole = score is not None and epoch is None
     return create_trial(
         state=TrialState.COMPLETE if whole else TrialState.PRUNED,
-        value=observation.score if whole else None,
+        value=score if whole else None,
         params={key: _coordinate(space, observation.overrides[key]) for key, space in parameters.items()},
         distributions=spaces,
-        intermediate_values={}
-        if observation.score is None or observation.epoch is None
-        else {observation.epoch: observation.score},
+        intermediate_values={} if score is None or epoch is None else {epoch: score},
     )
