@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def jobs(folder: Path, epochs: int = 2) -> list[Job]:
 def test_a_run_written_from_deltas_is_the_run_itself(tmp_path):
     (tmp_path / "there").mkdir()
     job = jobs(tmp_path / "here")[0]
-    there = Job(job.trial, tmp_path / "there")
+    there = replace(job, folder=tmp_path / "there")
     watcher, mirror = RunWatcher(0, there.folder, None), RunMirror(job)
     assert watcher.delta() is None  # nothing has begun
     outcome = train_job(there, lambda: False, 1)

@@ -6,6 +6,7 @@ removed with the task, in a thread of their own, while the task's own thread des
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import tempfile
@@ -68,7 +69,8 @@ def train(task: RayTask, stop: Stop, fetch: Callable[[], Mapping[str, bytes]]) -
     for name, source in task.plugins:
         _load(name, source)
     jobs: list[tuple[Job, Mapping[str, bytes] | None]] = pickle.loads(task.jobs)
-    data, root = provide(jobs[0][0].recipe.data, task.digest, data_root(), fetch)
+    data, root = provide(jobs[0][0].recipe.data, task.digest, _own_root(), fetch)
+    os.environ["FDFA_DATA"] = str(root)  # of this process, which Ray has made to train
     if stop():
         return
     with tempfile.TemporaryDirectory(prefix="fdfa-task-") as scratch:
@@ -76,18 +78,18 @@ def train(task: RayTask, stop: Stop, fetch: Callable[[], Mapping[str, bytes]]) -
             _moved(replace(job, trial=job.trial.reading(data)), files, Path(scratch) / str(i))
             for i, (job, files) in enumerate(jobs)
         ]
-        yield from _watched(_Training(here, task.workers, root), stop)
+        yield from _watched(_Training(here, task.workers), stop)
 
 
 class _Training(Thread):
     """Trains jobs until `stop` is set; `outcomes` gets the position and outcome of each as it ends."""
 
-    def __init__(self, jobs: Sequence[Job], workers: int, root: Path) -> None:
+    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
         super().__init__(daemon=True)
         self.stop = Event()
         self.outcomes: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
         self.error: BaseException | None = None
-        self.jobs, self._workers, self._root = jobs, workers, root
+        self.jobs, self._workers = jobs, workers
 
     @override
     def run(self) -> None:
@@ -95,7 +97,7 @@ class _Training(Thread):
         positions = {job.identity: position for position, job in enumerate(self.jobs)}
         try:
             for stack in Batched(self.jobs, 1).stacks(self.jobs):
-                for outcome in train_stack(stack, self.stop.is_set, self._workers, self._root):
+                for outcome in train_stack(stack, self.stop.is_set, self._workers):
                     self.outcomes.put((positions[outcome.job.identity], outcome))
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one
             self.error = error
@@ -157,3 +159,9 @@ def _load(name: str, source: bytes) -> None:
         file = Path(folder) / name
         file.write_bytes(source)
         load_plugin(file)
+
+
+@cache
+def _own_root() -> Path:
+    """The data root of this machine, before any task has set another one."""
+    return data_root()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any
 
 from fdfa_cli.data import data_root
@@ -33,17 +32,17 @@ def require(jobs: Iterable[Job]) -> None:
         chosen(recipe.training)
 
 
-def train_job(job: Job, stop: Stop, workers: int, root: Path | None = None) -> Outcome:
+def train_job(job: Job, stop: Stop, workers: int) -> Outcome:
     """Train `job` into its run folder; it is one of `workers` that train at a time.
 
-    Data sets are read under `root`, by default `data_root()`. Whatever goes wrong is the outcome of the job,
-    and a full disk interrupts it. Raises `Interrupted` once `stop` is true.
+    Whatever goes wrong is the outcome of the job, and a full disk interrupts it. Raises `Interrupted` once
+    `stop` is true.
     """
     run = None
     try:
         run = _open(job, {"workers": workers})
         with run:
-            summary = fit(job.recipe, run, root or data_root(), Quiet(), stop, job.run is not None, job.until)
+            summary = fit(job.recipe, run, data_root(), Quiet(), stop, job.run is not None, job.until)
             if summary:
                 run.update("completed", **summary)
             else:
@@ -53,9 +52,7 @@ def train_job(job: Job, stop: Stop, workers: int, root: Path | None = None) -> O
     return Outcome(job, run.path, run.status)
 
 
-def train_stack(
-    jobs: Sequence[Job], stop: Stop, workers: int, root: Path | None = None
-) -> Generator[Outcome]:
+def train_stack(jobs: Sequence[Job], stop: Stop, workers: int) -> Generator[Outcome]:
     """Train `jobs`, a group of `fdfa_cli.training.grouping`, stacked, each into its run folder.
 
     The arguments are those of `train_job`, which trains a job that is alone. Yields the outcome of each job
@@ -63,7 +60,7 @@ def train_stack(
     those without an outcome are checkpointed where they are.
     """
     if len(jobs) == 1:
-        yield train_job(jobs[0], stop, workers, root)
+        yield train_job(jobs[0], stop, workers)
         return
     with ExitStack() as writers:
         left: dict[Course, Job] = {}
@@ -75,7 +72,7 @@ def train_stack(
             else:
                 left[Course(job.recipe, run, job.run is not None, job.until)] = job
         try:
-            with closing(fit_together(list(left), root or data_root(), Quiet(), stop)) as ended:
+            with closing(fit_together(list(left), data_root(), Quiet(), stop)) as ended:
                 for course in ended:
                     yield _outcome(left.pop(course), course)
         except GeneratorExit:
