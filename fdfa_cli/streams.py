@@ -19,6 +19,8 @@ from typing import Literal
 from fdfa_cli.lazy import F, torch
 
 Shape = tuple[int, ...]
+#: How a draw lies in memory, see `Draw`.
+Layout = Literal["plain", "images", "batch"]
 
 #: Gaussian numbers from which on a CPU looking them up is quicker.
 LONG = 2**15
@@ -28,11 +30,7 @@ LEVELS = 2**14
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A tensor to be drawn: independent entries of one law, or a given value.
-
-    `layout` says how it lies in memory, so that it meets what the layers lay out without being copied:
-    "plain" in the order of its axes; "images", of an image or more (…, C, H, W), with the channels adjacent;
-    "batch" as the layers lay out a batch: images so, and vectors (…, B, N) unit by unit.
+    """A tensor to be drawn: its shape, and one law for all of its entries, which are independent.
 
     uniform      U(−scale, scale)
     gaussian     N(0, scale²); long draws on a CPU in 2¹⁴ steps of equal probability, see `_gaussian`
@@ -40,13 +38,20 @@ class Draw:
     bernoulli    1 with probability `scale`, else 0
     constant     `scale` everywhere; draws nothing
     given        a copy of `value`; draws nothing
+
+    `layout` says how the tensor lies in memory, so that it meets what the layers lay out without being
+    copied; it changes no value:
+
+    plain        in the order of its axes
+    images       an image or more (…, C, H, W), with the channels adjacent
+    batch        as the layers lay out a batch: images like that, and vectors (…, B, N) unit by unit
     """
 
     shape: Shape
     law: Literal["uniform", "gaussian", "rademacher", "bernoulli", "constant", "given"]
     scale: float = 1.0
     value: torch.Tensor | None = field(default=None, compare=False, repr=False)
-    layout: Literal["plain", "images", "batch"] = "plain"
+    layout: Layout = "plain"
 
     @classmethod
     def given(cls, value: torch.Tensor) -> Draw:
@@ -58,30 +63,14 @@ class Draw:
 
         In `dtype`; where that is not given, in a given value's own type, else in torch's default.
         """
-        memory = self.empty(generator.device, dtype)
+        memory = allocated(self, generator.device, dtype)
         self.fill(memory, generator)
-        return self.seen(memory)
-
-    def empty(self, device: torch.device, dtype: torch.dtype | None = None, rows: Shape = ()) -> torch.Tensor:
-        """Memory of a sample, or of several in `rows`: contiguous, axes in the order in which they lie."""
-        if dtype is None and self.value is not None:
-            dtype = self.value.dtype
-        shape, innermost = [*rows, *self.shape], self._innermost
-        if innermost != -1:
-            shape.append(shape.pop(innermost))
-        return torch.empty(shape, device=device, dtype=dtype)
-
-    def seen(self, memory: torch.Tensor) -> torch.Tensor:
-        """What `empty` made, with the axes in their own order (*rows, *shape)."""
-        innermost = self._innermost
-        if innermost == -2:
-            return memory.mT
-        return memory if innermost == -1 else memory.movedim(-1, innermost)
+        return in_axis_order(memory, self)
 
     def fill(self, memory: torch.Tensor, generator: torch.Generator) -> None:
-        """Draw into the memory of a sample."""
+        """Draw into `memory`, which `allocated` has made for a sample."""
         if self.value is not None:
-            self.seen(memory).copy_(self.value)
+            in_axis_order(memory, self).copy_(self.value)
         elif self.law == "constant":
             memory.fill_(self.scale)
         elif self.law == "rademacher":
@@ -92,15 +81,6 @@ class Draw:
             _gaussian(memory, self.scale, generator)
         else:
             memory.bernoulli_(self.scale, generator=generator)
-
-    @property
-    def _innermost(self) -> int:
-        """The axis, counted from the last, whose entries are adjacent in memory."""
-        if self.layout == "plain" or len(self.shape) < 2:
-            return -1
-        if len(self.shape) > 3:
-            return -3
-        return -2 if self.layout == "batch" else -1
 
 
 def kaiming(shape: Shape) -> Draw:
@@ -122,14 +102,54 @@ def sample_rows(
 
     With `shares` (K, int64), row k of the result is what trial number `shares[k]` drew.
     """
-    stacked = {name: draw.empty(generators[0].device, rows=(len(draws),)) for name, draw in draws[0].items()}
+    stacked = {
+        name: allocated(draw, generators[0].device, rows=(len(draws),)) for name, draw in draws[0].items()
+    }
     rows = {name: values.unbind() for name, values in stacked.items()}
     for k, (mine, generator) in enumerate(zip(draws, generators, strict=True)):
         for name, draw in mine.items():
             draw.fill(rows[name][k], generator)
     if shares is not None:
         stacked = {name: values.index_select(0, shares) for name, values in stacked.items()}
-    return {name: draw.seen(stacked[name]) for name, draw in draws[0].items()}
+    return {name: in_axis_order(stacked[name], draw) for name, draw in draws[0].items()}
+
+
+# --- how a draw lies in memory -----------------------------------------------------------------------------
+
+
+def allocated(
+    draw: Draw, device: torch.device, dtype: torch.dtype | None = None, rows: Shape = ()
+) -> torch.Tensor:
+    """Memory for a sample of `draw`, or for `rows` of them: contiguous, the axis that lies adjacent last.
+
+    Its values are not set. `dtype` as in `Draw.sample`.
+    """
+    if dtype is None and draw.value is not None:
+        dtype = draw.value.dtype
+    shape, adjacent = [*rows, *draw.shape], _adjacent_axis(draw)
+    if adjacent != -1:
+        shape.append(shape.pop(adjacent))
+    return torch.empty(shape, device=device, dtype=dtype)
+
+
+def in_axis_order(memory: torch.Tensor, draw: Draw) -> torch.Tensor:
+    """What `allocated` made, as a view with its axes in their own order (*rows, *shape)."""
+    adjacent = _adjacent_axis(draw)
+    if adjacent == -2:
+        return memory.mT
+    return memory if adjacent == -1 else memory.movedim(-1, adjacent)
+
+
+def _adjacent_axis(draw: Draw) -> int:
+    """The axis, counted from the last, whose entries are adjacent in memory."""
+    if draw.layout == "plain" or len(draw.shape) < 2:
+        return -1
+    if len(draw.shape) > 3:
+        return -3
+    return -2 if draw.layout == "batch" else -1
+
+
+# --- streams -----------------------------------------------------------------------------------------------
 
 
 def stream(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
