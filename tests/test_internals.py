@@ -22,7 +22,7 @@ from fdfa_cli.network.layers.memory import channels_last, wrapped
 from fdfa_cli.network.layers.pool import AdaptiveAvgPool2d
 from fdfa_cli.network.layers.products import LARGE, inner
 from fdfa_cli.optim.optimizers import OPTIMIZERS
-from fdfa_cli.optim.state import Ledger
+from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.training import tape
 from fdfa_cli.training.session import Session
@@ -118,25 +118,25 @@ ROUNDINGS = 16
 def test_optimizers_come_to_the_same_without_fused_kernels(lose, name, options):
     """Gradients and tensors are positive and rates small, so that nothing cancels: each rounding is relative.
 
-    After S steps of R roundings the two ways differ by 2·S·R·ε at most, in tensors and moments.
+    After S steps of R roundings the two ways differ by 2·S·R·ε at most, in tensors and slots.
     """
     optimizer = OPTIMIZERS.get(name)(lr=1e-2, **options)
 
-    def moved() -> Ledger:
+    def moved() -> OptimizerState:
         generator = torch.Generator().manual_seed(0)
         tensors = {key: 1 + torch.rand(size, generator=generator) for key, size in {"a": 37, "b": 16}.items()}
-        ledger = Ledger.new(tensors, optimizer)
+        state = OptimizerState.new(tensors, optimizer)
         for _ in range(STEPS):
             grads = {key: 0.5 + torch.rand(t.shape, generator=generator) for key, t in tensors.items()}
-            ledger.move(grads, optimizer, optimizer.lr)
-        return ledger
+            state.apply(grads, optimizer, optimizer.lr)
+        return state
 
     with_kernel = moved()
     lose(f"_fused_{name}_")
     without = moved()
     bound = 2 * STEPS * ROUNDINGS * EPS
     torch.testing.assert_close(without.tensors, with_kernel.tensors, rtol=bound, atol=0)
-    torch.testing.assert_close(without.moments, with_kernel.moments, rtol=bound, atol=0)
+    torch.testing.assert_close(without.slots, with_kernel.slots, rtol=bound, atol=0)
     assert any((t - 1).abs().max() > 0.01 for t in without.tensors.values())
 
 

@@ -37,7 +37,7 @@ from fdfa_cli.network.layers import (
 )
 from fdfa_cli.network.layers.memory import channels_last, unit_by_unit
 from fdfa_cli.network.zoo.parts import ActivationName
-from fdfa_cli.streams import Shape, sample, stream
+from fdfa_cli.streams import Draw, Shape, sample, stream
 
 B = 4  # samples
 K = 3  # trials
@@ -659,3 +659,54 @@ def test_a_module_can_be_a_block() -> None:
     network = Network.of((2, 5, 5), 3, blocks, [Linear(6, 3)])
     assert network.block_shapes == ((3, 3, 3), (6,))
     assert [layer.transposable for layer, _ in network.leaves()][:2] == [False, True]
+
+
+# --- the order of a chain's layers ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Visited(Activation):
+    """An activation that has a tensor of every kind."""
+
+    def parameters(self) -> dict[str, Draw]:
+        return {self.key("p"): Draw((), "constant")}
+
+    def buffers(self) -> dict[str, Draw]:
+        return {self.key("b"): Draw((), "constant")}
+
+    def noise(self, shape: Shape) -> dict[str, Draw]:
+        return {self.key("n"): Draw(shape, "constant")}
+
+    def held(self, saved: Any) -> Any:
+        return "held", self.name
+
+
+@dataclass(frozen=True)
+class VisitedPool(MaxPool2d):
+    """A max pool that has the same."""
+
+    parameters, buffers, noise, held = Visited.parameters, Visited.buffers, Visited.noise, Visited.held
+
+
+def test_every_walk_over_a_chain_follows_the_order_of_computation() -> None:
+    """The activation is computed after the pool that follows it; so is everything that is asked of them."""
+    chain = Chain((Visited("relu", name="σ"), VisitedPool(2, name="max"), Flatten())).named("1")
+    names = [layer.name for layer in chain.stages]
+    assert names == ["1.max", "1.σ", "1.flatten"]
+    visited = names[:2]
+    assert [name.rpartition(".")[0] for name in chain.parameters()] == visited
+    assert [name.rpartition(".")[0] for name in chain.buffers()] == visited
+    draws = {name.rpartition(".")[0]: draw.shape for name, draw in chain.noise((B, 3, 4, 6)).items()}
+    assert draws == {"1.max": (B, 3, 4, 6), "1.σ": (B, 3, 2, 3)}
+    assert [(layer.name, shape) for layer, shape in chain.leaves((3, 4, 6))] == [
+        ("1.max", (3, 4, 6)),
+        ("1.σ", (3, 2, 3)),
+        ("1.flatten", (3, 2, 3)),
+    ]
+    x = channels_last(torch.randn(B, 3, 4, 6, generator=stream(0, "order")))
+    _, saved = chain.forward({}, x, Mode(training=True))
+    shape, _ = saved[0]
+    assert shape == (3, 4, 6)
+    assert saved[1].shape == (B, 3, 2, 3)
+    assert chain.held(saved) == [("held", "1.max"), ("held", "1.σ"), (3, 2, 3)]
+    assert chain.first_with_parameters == 0

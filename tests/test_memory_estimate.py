@@ -25,12 +25,12 @@ from fdfa_cli.errors import FdfaError, UsageError
 from fdfa_cli.network.layers import Mode, processor
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.optim.optimizers import OPTIMIZERS
-from fdfa_cli.optim.state import Ledger
+from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.step import Step
-from fdfa_cli.streams import Draw
+from fdfa_cli.streams import Draw, allocated, in_axis_order
 from fdfa_cli.training import footprint as footprints
 from fdfa_cli.training import preflight
 from fdfa_cli.training.footprint import EVALUATION_BATCH, footprint, memory_in_words, size
@@ -80,11 +80,11 @@ class Alive(TorchDispatchMode):
 
 
 def made(draws: dict[str, Draw]) -> dict[str, torch.Tensor]:
-    return {name: draw.seen(draw.empty(torch.device("meta"))) for name, draw in draws.items()}
+    return {name: in_axis_order(allocated(draw, torch.device("meta")), draw) for name, draw in draws.items()}
 
 
 def alive(recipe: Recipe) -> tuple[int, int]:
-    """Bytes at the peak of one step and of one batch of evaluation, parameters and moments included."""
+    """Bytes at the peak of a step and of a batch of evaluation, parameters and optimizer state included."""
     rule, count, meta = recipe.rule, recipe.training.batch_size, torch.device("meta")
     network = recipe.network.build(recipe.data.shape(), recipe.data.classes())
     with torch.no_grad(), Alive() as mode:
@@ -94,7 +94,7 @@ def alive(recipe: Recipe) -> tuple[int, int]:
             made(rule.state(network)),
         )
         kept = [
-            Ledger.new(tensors, optimizer)
+            OptimizerState.new(tensors, optimizer)
             for tensors, (optimizer, _) in (
                 (params, rule.weight_training(recipe.optimizer, recipe.schedule)),
                 (state, rule.feedback_training(recipe.optimizer, recipe.schedule)),
@@ -143,12 +143,12 @@ def test_the_estimate_is_near_what_is_alive(rule: str, network: str, precision: 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_moments_are_counted_without_torch_as_they_are_made(optimizer: str, momentum: float) -> None:
+def test_slots_are_counted_without_torch_as_they_are_made(optimizer: str, momentum: float) -> None:
     model = OPTIMIZERS.get(optimizer)
     if "momentum" not in model.model_fields and momentum:
         pytest.skip("has no momentum")
     made = model(**({"momentum": momentum} if momentum else {}))
-    assert made.kept == len(made.moments(torch.zeros(3)))
+    assert made.slot_count == len(made.init_slots(torch.zeros(3)))
 
 
 def test_the_data_counts_as_it_is_read_and_as_it_stays() -> None:

@@ -22,7 +22,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Conv2d, Linear, Mode
 from fdfa_cli.network.zoo.cnn import CNN
 from fdfa_cli.network.zoo.mlp import MLP
-from fdfa_cli.optim.state import Ledger
+from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.forward_forward import wrong_labels
@@ -213,9 +213,9 @@ def test_averaged_feedback_has_the_stationary_error_of_the_closed_form(name, sig
     for l, samples in enumerate(estimates(rule, PLAIN, step, chains * steps).values()):
         # From the mean, so that what is left of the start does not count.
         f = js[l].mean(0).expand(chains, -1, -1).clone()
-        ledger = Ledger.new({"F": f}, optimizer)
+        state = OptimizerState.new({"F": f}, optimizer)
         for estimate in samples.view(steps, chains, *f.shape[1:]):
-            ledger.move({"F": f - estimate}, optimizer, optimizer.lr)
+            state.apply({"F": f - estimate}, optimizer, optimizer.lr)
         variance = closed_form(js, l, [0, 1], sign).sum() * rate / (2 - rate)
         settled = 1 - (1 - rate) ** (2 * steps)
         error = (f - js[l].mean(0)).square().sum((1, 2)).mean()

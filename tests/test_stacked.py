@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -156,7 +159,7 @@ SCHEDULES = ("constant", "{name: exponential, gamma: 0.5}", "{name: cosine, warm
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_trial_keeps_its_own_optimizer_and_schedule(schedule):
-    """All optimizers in one stack, two trials of each, across the end of an epoch; moments and rates too."""
+    """All optimizers in one stack, two trials of each, across the end of an epoch; slots and rates too."""
     settings = [
         (text, f"schedule={schedule}", f"training.epochs={epochs}")
         for text in OPTIMIZERS.values()
@@ -181,13 +184,13 @@ def test_tensors_that_fill_no_register_move_to_the_same_digits():
         for one, grad in zip(alone, grads, strict=True):
             one.apply(Update({"out.linear.bias": grad}, loss[0], logits[0]))
     for one, other in zip(alone, together, strict=True):
-        for moment, value in one.ledgers["weights"].moments["out.linear.bias"].items():
-            assert torch.equal(value, other.ledgers["weights"].moments["out.linear.bias"][moment]), moment
+        for slot, value in one.optimizer_states["weights"].slots["out.linear.bias"].items():
+            assert torch.equal(value, other.optimizer_states["weights"].slots["out.linear.bias"][slot]), slot
         assert torch.equal(one.params["out.linear.bias"], other.params["out.linear.bias"])
 
 
 def test_a_stack_takes_over_and_hands_back_in_the_middle():
-    """Alone, then stacked, then another stack of fewer, then alone again: moments and streams go along."""
+    """Alone, then stacked, then another stack of fewer, then alone again: slots and streams go along."""
     recipes = [recipe("rule=fdfa", "network.dropout=0.1", f"optimizer={{name: adam, lr: {lr}, eps: 1e-3}}")
                for lr in (1e-3, 2e-3, 3e-3)]  # fmt: skip
     recipes = [varied(one, 1.0, seed) for seed, one in enumerate(recipes)]
@@ -290,6 +293,79 @@ def test_what_may_differ_in_a_stack(other, together):
 @pytest.mark.parametrize("own", ["training.precision=bf16", "diagnostics={every: 1}"])
 def test_what_is_always_alone(own):
     assert len(groups([recipe(own, seed=1), recipe(own, seed=2)])) == 2
+
+
+#: A plugin: an optimizer like LARS, whose step depends on the norms of a whole tensor and its gradient.
+LARS = """
+from typing import Literal
+
+from fdfa_cli.optim.optimizers import OPTIMIZERS, Optimizer
+
+
+@OPTIMIZERS.register
+class Lars(Optimizer):
+    name: Literal["lars"] = "lars"
+    lr: float = 0.02
+
+    @property
+    def slot_count(self):
+        return 0
+
+    def init_slots(self, tensor):
+        return {}
+
+    def step(self, group, lr):
+        for tensor, grad in zip(group.tensors, group.grads, strict=True):
+            tensor.sub_(lr * (tensor.norm() + 0.1) / (grad.norm() + 1e-6) * grad)
+"""
+
+
+def test_optimizers_that_look_at_whole_tensors_are_not_stacked(monkeypatch, tmp_path):
+    """Stacked, the norms would be those of all trials together, and every trial would be another one."""
+    monkeypatch.chdir(tmp_path)
+    Path("lars.py").write_text(LARS)
+    found = {}
+    for chosen in ("auto", "serial"):
+        command = ["sweep", "digits/mlp", "optimizer=lars", *SMALL, "data.limit=300", "sweep.seeds=4"]
+        command += ["sweep.parameters={optimizer.lr: {values: [0.01, 0.04]}}", "--plugin", "lars.py"]
+        command += ["--engine", chosen, "--results", chosen, "--quiet"]
+        subprocess.run([sys.executable, "-m", "fdfa_cli", *command], check=True)
+        runs = [Run.open(path.parent) for path in Path(chosen).rglob("run.json")]
+        assert not any("stacked" in entry for one in runs for entry in one.record.provenance)
+        found[chosen] = {one.record.facts["identity"]: figures(one.path) for one in runs}
+    assert len(found["serial"]) == 8
+    assert found["auto"] == found["serial"]
+
+
+class Rooted(Backprop):
+    """Backprop whose gradients an option scales that `math.sqrt` is asked of: it may be no tensor."""
+
+    name: Literal["rooted"] = "rooted"
+    scale: float = 4.0
+    shared_options: ClassVar[frozenset[str]] = frozenset({"scale"})
+
+    def step(self, s):
+        update = super().step(s)
+        return replace(update, grads={n: math.sqrt(self.scale) * g for n, g in update.grads.items()})
+
+
+def test_options_that_may_be_no_tensors_are_shared_in_a_stack():
+    base = recipe("optimizer={name: sgd, lr: 0.01}")
+    recipes = [
+        base.model_copy(
+            update={
+                "rule": Rooted(scale=scale),
+                "training": base.training.model_copy(update={"seed": seed}),
+            }
+        )
+        for scale in (4.0, 9.0)
+        for seed in (0, 1)
+    ]
+    assert groups(recipes) == [[0, 1], [2, 3]]
+    for group in groups(recipes):
+        assert_stacked_as_alone([recipes[i] for i in group], 3)
+    with pytest.raises(RuntimeError, match="vmap"):  # what `groups` keeps apart
+        assert_stacked_as_alone(recipes, 1)
 
 
 def trial(one: Recipe) -> Trial:

@@ -22,7 +22,7 @@ from fdfa_cli.data import data_root
 from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fdfa_cli.optim.schedules import Constant, Cosine, Exponential, Schedule, Step
-from fdfa_cli.optim.state import Ledger
+from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, facts
@@ -328,7 +328,7 @@ def test_optimizer_equals_torch(ours, theirs):
     tensors = {"often": torch.randn(5, 3), "seldom": torch.randn(4)}
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
     reference = theirs(leaves.values())
-    ledger = Ledger.new(tensors, ours)
+    state = OptimizerState.new(tensors, ours)
     for i in range(5):
         grads = {
             name: torch.randn_like(tensor) for name, tensor in tensors.items() if name == "often" or i % 2
@@ -336,8 +336,8 @@ def test_optimizer_equals_torch(ours, theirs):
         for name, leaf in leaves.items():
             leaf.grad = grads.get(name)
         reference.step()
-        ledger.move(grads, ours, ours.lr)
-    assert ledger.numbers == {"often": 5, "seldom": 2}
+        state.apply(grads, ours, ours.lr)
+    assert state.step_counts == {"often": 5, "seldom": 2}
     for name, leaf in leaves.items():
         torch.testing.assert_close(tensors[name], leaf.detach(), rtol=1e-5, atol=1e-6)
 

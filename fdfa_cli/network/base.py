@@ -67,7 +67,7 @@ class Network:
         return self.chain.noise((batch_size, *self.shape))
 
     def leaves(self) -> Iterator[tuple[Layer, Shape]]:
-        """Every elementary layer in order, with the shape of its input."""
+        """Every elementary layer in the order of computation, with the shape of its input."""
         return self.chain.leaves(self.shape)
 
     @cached_property

@@ -11,12 +11,13 @@ from abc import abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.registry import Named, Registry
 
 
 class Schedule(Named):
-    """How the learning rate moves. `warmup` epochs of linear increase from 0 come before the rest."""
+    """How the learning rate changes. `warmup` epochs of linear increase from 0 come before the rest."""
 
     warmup: Annotated[float, Field(ge=0, description="epochs of linear warm-up")] = 0.0
 
@@ -36,48 +37,49 @@ SCHEDULES: Registry[Schedule] = Registry("schedule", "fdfa_cli.optim.schedules")
 
 @SCHEDULES.register
 class Constant(Schedule):
-    """The same rate throughout."""
+    """The rate stays the same throughout."""
 
     name: Literal["constant"] = "constant"
 
+    @override
     def decay(self, t: float, epochs: float) -> float:
-        """1."""
         return 1.0
 
 
 @SCHEDULES.register
 class Exponential(Schedule):
-    """Multiplied by `gamma` after every epoch."""
+    """The rate is multiplied by `gamma` after every epoch: gamma^⌊t⌋."""
 
     name: Literal["exponential"] = "exponential"
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.95
 
+    @override
     def decay(self, t: float, epochs: float) -> float:
-        """gamma^⌊t⌋."""
         return float(self.gamma ** math.floor(t))
 
 
 @SCHEDULES.register
 class Step(Schedule):
-    """Multiplied by `gamma` every `every` epochs."""
+    """The rate is multiplied by `gamma` every `every` epochs: gamma^⌊t / every⌋."""
 
     name: Literal["step"] = "step"
     every: Annotated[int, Field(ge=1, description="epochs")] = 10
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
 
+    @override
     def decay(self, t: float, epochs: float) -> float:
-        """gamma^⌊t / every⌋."""
         return float(self.gamma ** math.floor(t / self.every))
 
 
 @SCHEDULES.register
 class Cosine(Schedule):
-    """Half a cosine from the full rate to `floor` times it at the end, moving every step."""
+    """The rate follows half a cosine from its full value to `floor` times that, and moves at every step."""
 
     name: Literal["cosine"] = "cosine"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
 
+    @override
     def decay(self, t: float, epochs: float) -> float:
-        """From 1 to the floor: floor + (1 − floor)(1 + cos(π t / epochs)) / 2."""
+        """The multiplier falls from 1 to the floor: floor + (1 − floor)(1 + cos(π t / epochs)) / 2."""
         progress = min(t / epochs, 1.0) if epochs > 0 else 1.0
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,4 +1,4 @@
-"""What follows its gradients: tensors, the moments that an optimizer keeps of each, and the steps taken."""
+"""The state of an optimizer: the tensors that it moves, its slots for each, and the steps each has taken."""
 
 from __future__ import annotations
 
@@ -7,65 +7,69 @@ from typing import NamedTuple, Self
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Tensors
-from fdfa_cli.optim.optimizers import Moments, Optimizer, Steps
+from fdfa_cli.optim.optimizers import Optimizer, ParameterGroup, Slots
 
 
-class Ledger:
-    """`tensors` by name, their `moments`, and the `numbers` of steps that each has taken.
+class OptimizerState:
+    """`tensors` by name, the optimizer's `slots` of each, and its `step_counts`: steps taken by each.
 
-    Entries are made and replaced by `put` only: what is the same at every step of the same names is arranged
-    once.
+    The tensors are those of the training itself, not copies: a step changes them in place. Entries are made
+    and replaced by `set` only, because the lists that a step of the same names needs are made once.
     """
 
     def __init__(
-        self, tensors: dict[str, torch.Tensor], moments: dict[str, Moments], numbers: dict[str, int]
+        self, tensors: dict[str, torch.Tensor], slots: dict[str, Slots], step_counts: dict[str, int]
     ) -> None:
-        self.tensors, self.moments, self.numbers = tensors, moments, numbers
-        self._arranged: dict[tuple[str, ...], _Columns] = {}
+        self.tensors, self.slots, self.step_counts = tensors, slots, step_counts
+        self._lists: dict[tuple[str, ...], _Lists] = {}
 
     @classmethod
     def new(cls, tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> Self:
-        """Of tensors that have not moved yet."""
-        moments: dict[str, Moments] = {name: optimizer.moments(tensor) for name, tensor in tensors.items()}
-        return cls(tensors, moments, dict.fromkeys(tensors, 0))
+        """The state of `tensors` that have taken no step yet."""
+        slots: dict[str, Slots] = {name: optimizer.init_slots(tensor) for name, tensor in tensors.items()}
+        return cls(tensors, slots, dict.fromkeys(tensors, 0))
 
-    def put(self, name: str, tensor: torch.Tensor, moments: Moments, number: int) -> None:
-        """A tensor that is new here, or other memory in its place."""
-        self.tensors[name], self.moments[name], self.numbers[name] = tensor, moments, number
-        self._arranged.clear()
+    def set(self, name: str, tensor: torch.Tensor, slots: Slots, step_count: int) -> None:
+        """Add a tensor under a new `name`, or put another with its slots in the place of the one there."""
+        self.tensors[name], self.slots[name], self.step_counts[name] = tensor, slots, step_count
+        self._lists.clear()
 
-    def move(self, grads: Tensors, optimizer: Optimizer, lr: float) -> None:
-        """The next step of every tensor that has a gradient, in place."""
+    def apply(self, grads: Tensors, optimizer: Optimizer, lr: float) -> None:
+        """Take the next step of every tensor that `grads` names, in place, at the rate `lr`.
+
+        A gradient has its tensor's shape; it may have another type or memory layout, and is not changed.
+        """
         names = tuple(grads)
-        if names not in self._arranged:
-            self._arranged[names] = self._columns(names)
-        tensors, layouts, moments = self._arranged[names]
-        given = [
+        if names not in self._lists:
+            self._lists[names] = self._listed(names)
+        tensors, layouts, slots = self._lists[names]
+        laid_out = [
             grad if (grad.dtype, grad.stride()) == layout else torch.empty_like(tensor).copy_(grad)
             for tensor, layout, grad in zip(tensors, layouts, grads.values(), strict=True)
         ]
         for name in names:
-            self.numbers[name] += 1
-        optimizer.move(Steps(tensors, given, moments, [self.numbers[name] for name in names]), lr)
+            self.step_counts[name] += 1
+        counts = [self.step_counts[name] for name in names]
+        optimizer.step(ParameterGroup(tensors, laid_out, slots, counts), lr)
 
-    def _columns(self, names: tuple[str, ...]) -> _Columns:
+    def _listed(self, names: tuple[str, ...]) -> _Lists:
         tensors = [self.tensors[name] for name in names]
-        kinds = self.moments[names[0]] if names else ()
-        return _Columns(
+        slots = self.slots[names[0]] if names else ()
+        return _Lists(
             tensors,
             [(tensor.dtype, tensor.stride()) for tensor in tensors],
-            {kind: [self.moments[name][kind] for name in names] for kind in kinds},
+            {slot: [self.slots[name][slot] for name in names] for slot in slots},
         )
 
 
-class _Columns(NamedTuple):
-    """Of some tensors what is the same at every step.
+class _Lists(NamedTuple):
+    """What is the same at every step of the same tensors.
 
-    Layouts, because torch's fused optimizers on the CPU walk a tensor and its gradient in memory order and do
-    not look at strides: given the channels-last gradient of a contiguous convolution weight, they silently
-    pair the wrong entries.
+    Type and strides are compared with the gradients', because torch's fused optimizers on a CPU walk a tensor
+    and its gradient in the order of memory and do not look at strides: given the channels-last gradient of a
+    contiguous convolution weight, they silently pair the wrong entries.
     """
 
     tensors: list[torch.Tensor]
     layouts: list[tuple[torch.dtype, tuple[int, ...]]]
-    moments: Mapping[str, list[torch.Tensor]]
+    slots: Mapping[str, list[torch.Tensor]]

@@ -62,6 +62,10 @@ class Rule(Named):
     source: ClassVar[str]
     #: Section defaults under which the rule works; a recipe's own values come first.
     recommended: ClassVar[Mapping[str, Mapping[str, Any]]] = {"optimizer": {"name": "adam", "lr": 1e-3}}
+    #: Options of type float that `step` needs as Python numbers: it branches on them, or hands them to a
+    #: function that takes no tensor (``if self.decay:``, ``math.sqrt(self.rate)``). Trials that differ in one
+    #: are not stacked; all other floats enter a stacked `step` as tensors without axes where trials differ.
+    shared_options: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, network: Network, loss: str) -> None:
         """Raise `Unsupported` where the rule cannot run on `network` or `loss`. Needs no data."""

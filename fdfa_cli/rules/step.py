@@ -55,7 +55,7 @@ class Step:
     Images lie in memory with their channels last. A rule changes none of these tensors and may keep none of
     them beyond the step. Where trials are stacked, `torch.func.vmap` runs the step over all of them: shapes
     are then still those of one trial, no value may be looked at (``if tensor:``, ``.item()``), and options of
-    type float that differ between the trials are tensors without axes.
+    type float that differ between the trials are tensors without axes, but for `Rule.shared_options`.
     """
 
     network: Network

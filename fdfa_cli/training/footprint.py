@@ -107,9 +107,9 @@ def footprint(recipe: Recipe, counts: Counts | None = None) -> Footprint:
     sizes = None if counts is None else data.sizes(counts)
     size = recipe.training.batch_size if sizes is None else min(recipe.training.batch_size, sizes.train)
     weights, feedback = _numbers(network.parameters()), _numbers(rule.state(network))
-    moments = rule.weight_training(recipe.optimizer, recipe.schedule)[0].kept * weights
-    moments += rule.feedback_training(recipe.optimizer, recipe.schedule)[0].kept * feedback
-    checkpoint = WIDTH * (weights + feedback + moments + _numbers(network.buffers()))
+    slots = rule.weight_training(recipe.optimizer, recipe.schedule)[0].slot_count * weights
+    slots += rule.feedback_training(recipe.optimizer, recipe.schedule)[0].slot_count * feedback
+    checkpoint = WIDTH * (weights + feedback + slots + _numbers(network.buffers()))
     step, model = _step(recipe, network, size), checkpoint
     if recipe.diagnostics is not None:  # a twin of the training, and the true gradient beside the rule's
         step, model = step + _pass(network, size, WIDTH, Holding(weights=2)), 2 * model
@@ -162,7 +162,7 @@ def activations(layer: Layer, shape: Shape) -> Activations:
     """What a pass through `layer`, of samples of `shape`, holds of each sample."""
     kept = beside = widest = 0
     counted = False  # whether the input of this layer is the output of one that keeps it
-    for part, entering in layer.computed(shape):
+    for part, entering in layer.leaves(shape):
         ends = math.prod(entering), math.prod(part.out_shape(entering))
         if part.keeps == "input" and not counted:
             kept += ends[0]

@@ -3,10 +3,12 @@
 What fixes the shape of the work must be the same: data, network, batch size, loss, precision, and the
 rule with its structural options. What is a number in it, or comes after it, may differ: seed, epochs,
 optimizer and schedule with all of their options, and the rule's own. A rule's options of type float enter
-its step as tensors where they differ, those that are an optimizer or a schedule never enter it.
+its step as tensors where they differ, but for those that it declares as `Rule.shared_options`; those that
+are an optimizer or a schedule never enter it.
 
-Two kinds of training are always alone: with diagnostics, which look into the single session, and in
-bfloat16, for which `torch.func.vmap` has no batch norm with statistics in float32.
+Three kinds of training are always alone: with diagnostics, which look into the single session; in bfloat16,
+for which `torch.func.vmap` has no batch norm with statistics in float32; and with an optimizer that is not
+`elementwise`, which would mix the trials whose tensors it is given as rows of one.
 """
 
 from __future__ import annotations
@@ -29,14 +31,20 @@ def shared(recipe: Recipe) -> Hashable:
         recipe.data.model_dump_json(),
         recipe.network.model_dump_json(),
         type(recipe.rule),
-        tuple((name, _fixed(value)) for name, value in recipe.rule),
+        tuple((name, _fixed(recipe.rule, name, value)) for name, value in recipe.rule),
         recipe.training.model_dump_json(exclude=set(FREE)),
     )
 
 
-def _fixed(value: object) -> str:
+def moves_by_entries(recipe: Recipe) -> bool:
+    """Whether weights and feedback of a recipe both move by optimizers that are `elementwise`."""
+    rule, given = recipe.rule, (recipe.optimizer, recipe.schedule)
+    return all(training(*given)[0].elementwise for training in (rule.weight_training, rule.feedback_training))
+
+
+def _fixed(rule: Rule, option: str, value: object) -> str:
     """What of a rule's option must be the same."""
-    if isinstance(value, float):
+    if isinstance(value, float) and option not in rule.shared_options:
         return "a number"
     return "a way to move" if isinstance(value, Optimizer | Schedule) else repr(value)
 
@@ -50,6 +58,7 @@ def groups(recipes: Iterable[Recipe]) -> list[list[int]]:
     ordered = list(recipes)
     for position, recipe in enumerate(ordered):
         alone = recipe.diagnostics is not None or recipe.training.precision == "bf16"
+        alone = alone or not moves_by_entries(recipe)
         found.setdefault(position if alone else shared(recipe), []).append(position)
     return [sorted(group, key=lambda i: _settings(ordered[i])) for group in found.values()]
 

@@ -71,7 +71,7 @@ def _deciding(recipe: Recipe) -> object:
     return (
         recipe.network.model_dump_json(),
         recipe.rule.model_dump_json(),
-        recipe.optimizer.kept,
+        recipe.optimizer.slot_count,
         recipe.training.model_dump_json(include={"batch_size", "precision", "drop_last"}),
         recipe.diagnostics is None,
     )

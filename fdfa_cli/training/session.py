@@ -13,7 +13,7 @@ from fdfa_cli.network.layers import Mode
 from fdfa_cli.network.losses import LOSSES, Batch, correct
 from fdfa_cli.optim.optimizers import Optimizer
 from fdfa_cli.optim.schedules import Schedule
-from fdfa_cli.optim.state import Ledger
+from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import sample, stream
@@ -24,7 +24,7 @@ PURPOSES = ("augmentation", "dropout", "perturbation")
 
 
 class Session:
-    """Parameters, running statistics, rule state and the optimizers' moments, moved by `step`.
+    """Parameters, running statistics, rule state and the optimizers' state, moved by `step`.
 
     `epoch` counts finished epochs, `position` the steps done in the current one and `seconds` the time
     they took before an interruption; `order` is the current epoch's permutation of the training set,
@@ -49,8 +49,8 @@ class Session:
         }
         if self.state:
             self.settings["feedback"] = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
-        self.ledgers = {
-            key: Ledger.new({"weights": self.params, "feedback": self.state}[key], optimizer)
+        self.optimizer_states = {
+            key: OptimizerState.new({"weights": self.params, "feedback": self.state}[key], optimizer)
             for key, (optimizer, _) in self.settings.items()
         }
         self.epoch = 0
@@ -141,7 +141,7 @@ class Session:
         """Follow the gradients at this moment's rates."""
         for key, grads in (("weights", update.grads), ("feedback", update.state_grads)):
             if grads:
-                self.ledgers[key].move(grads, self.settings[key][0], self.rate(key, self.position))
+                self.optimizer_states[key].apply(grads, self.settings[key][0], self.rate(key, self.position))
         for name, value in update.state.items():
             self.state[name].copy_(value)
 
@@ -156,8 +156,8 @@ class Session:
             "params": self.params,
             "buffers": self.buffers,
             "state": self.state,
-            "moments": {key: ledger.moments for key, ledger in self.ledgers.items()},
-            "numbers": {key: ledger.numbers for key, ledger in self.ledgers.items()},
+            "moments": {key: state.slots for key, state in self.optimizer_states.items()},
+            "numbers": {key: state.step_counts for key, state in self.optimizer_states.items()},
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
             "loss_sum": total.wide(self.loss_sum),
             "correct": self.correct,
@@ -176,11 +176,11 @@ class Session:
         ):
             for name, value in stored.items():
                 mine[name].copy_(value)
-        for key, ledger in self.ledgers.items():
-            for name, own in ledger.moments.items():
-                for moment, value in own.items():
-                    value.copy_(content["moments"][key][name][moment])
-            ledger.numbers.update(content["numbers"][key])
+        for key, state in self.optimizer_states.items():
+            for name, own in state.slots.items():
+                for slot, value in own.items():
+                    value.copy_(content["moments"][key][name][slot])
+            state.step_counts.update(content["numbers"][key])
         for purpose, generator in self.streams.items():
             generator.set_state(content["streams"][purpose])
         total.put(self.loss_sum, content["loss_sum"])

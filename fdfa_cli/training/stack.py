@@ -7,8 +7,8 @@ from them what it would draw alone. It comes to what it comes to alone up to rou
 a stack in another order than a trial's own, which long trainings amplify, as they do the rounding of another
 processor or number of threads.
 
-Optimizers work entry by entry, so one call moves the rows of all sessions whose settings are the same;
-sessions with equal settings should be neighbours.
+One call of an optimizer moves the rows of all sessions whose settings are the same; so sessions with equal
+settings should be neighbours, and only optimizers that are `elementwise` may be stacked (`grouping`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
 from fdfa_cli.network.losses import LOSSES, Batch, correct
-from fdfa_cli.optim.state import Ledger
+from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.training import total
-from fdfa_cli.training.grouping import real_options
+from fdfa_cli.training.grouping import moves_by_entries, real_options
 from fdfa_cli.training.session import Session
 from fdfa_cli.training.tape import Taped
 
@@ -42,6 +42,7 @@ class Stack:
         self.sessions = list(sessions)
         first = self._first = self.sessions[0]
         assert {s.place for s in self.sessions} == {first.place}
+        assert all(moves_by_entries(s.recipe) for s in self.sessions)
         self.network, self.device = first.network, first.device
         self._rules = [s.recipe.rule for s in self.sessions]
         self._real = {
@@ -197,29 +198,30 @@ class Stack:
 class _Crew:
     """Neighbours in a stack that move by the same settings; `tensors` are their rows of its own.
 
-    Their moments become rows of the crew's. Tensors that do not fill whole vector registers move one by one:
-    fused kernels round the entries that are left over otherwise than the rest, and those would be others.
+    Their optimizers' slots become rows of the crew's. Tensors that do not fill whole vector registers move
+    one by one: fused kernels round the entries that are left over otherwise than the rest, and those would be
+    others.
     """
 
     def __init__(self, key: str, members: Sequence[Session], tensors: Tensors) -> None:
         self._key, self._members, self.size = key, members, len(members)
         self._optimizer, _ = members[0].settings[key]
-        #: Of a tensor that moves in parts, what the crew's ledger calls that of each member.
+        #: Of a tensor that moves in parts, what the crew's optimizer state calls that of each member.
         self._parts: dict[str, list[str]] = {}
-        self._ledger = Ledger({}, {}, {})
-        own = [session.ledgers[key] for session in members]
+        self._state = OptimizerState({}, {}, {})
+        own = [session.optimizer_states[key] for session in members]
         for name, rows in tensors.items():
-            number = own[0].numbers[name]
+            count = own[0].step_counts[name]
             if rows[0].numel() % REGISTER:
                 self._parts[name] = [f"{name}[{k}]" for k in range(self.size)]
-                for part, row, ledger in zip(self._parts[name], rows, own, strict=True):
-                    ledger.put(name, row, ledger.moments[name], number)
-                    self._ledger.put(part, row, ledger.moments[name], number)
+                for part, row, state in zip(self._parts[name], rows, own, strict=True):
+                    state.set(name, row, state.slots[name], count)
+                    self._state.set(part, row, state.slots[name], count)
             else:
-                moments = _stacked([ledger.moments[name] for ledger in own])
-                self._ledger.put(name, rows, moments, number)
-                for k, ledger in enumerate(own):
-                    ledger.put(name, rows[k], {kind: value[k] for kind, value in moments.items()}, number)
+                slots = _stacked([state.slots[name] for state in own])
+                self._state.set(name, rows, slots, count)
+                for k, state in enumerate(own):
+                    state.set(name, rows[k], {slot: value[k] for slot, value in slots.items()}, count)
 
     def move(self, grads: Tensors) -> None:
         """Follow the members' gradients at this moment's rate."""
@@ -230,14 +232,14 @@ class _Crew:
             else:
                 given[name] = rows
         first = self._members[0]
-        self._ledger.move(given, self._optimizer, first.rate(self._key, first.position))
+        self._state.apply(given, self._optimizer, first.rate(self._key, first.position))
 
     def settle(self) -> None:
         """Let every member count the steps."""
         for session in self._members:
-            numbers = session.ledgers[self._key].numbers
-            for name in numbers:
-                numbers[name] = self._ledger.numbers[self._parts.get(name, [name])[0]]
+            counts = session.optimizer_states[self._key].step_counts
+            for name in counts:
+                counts[name] = self._state.step_counts[self._parts.get(name, [name])[0]]
 
 
 class _Step(NamedTuple):

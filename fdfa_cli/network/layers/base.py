@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
+from typing_extensions import override
+
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.streams import Draw, Shape
@@ -141,11 +143,7 @@ class Layer(ABC):
         return saved
 
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """Every elementary layer inside this one, with the shape of its input."""
-        yield self, shape
-
-    def computed(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """The elementary layers in the order in which they are computed, with the shapes of their inputs."""
+        """Every elementary layer, in the order in which they are computed, with the shape of its input."""
         yield self, shape
 
     def dual(
@@ -166,6 +164,7 @@ class Chain(Layer):
 
     layers: tuple[Layer, ...]
 
+    @override
     def named(self, name: str) -> Self:
         """Layers take the chain's name, a dot, and their own; a name that repeats is numbered from 1."""
         names = [layer.name for layer in self.layers]
@@ -177,11 +176,11 @@ class Chain(Layer):
 
     @cached_property
     def stages(self) -> tuple[Layer, ...]:
-        """The layers in the order in which they are computed.
+        """The layers in the order in which they are computed, which every method below follows.
 
-        A monotone activation σ comes after the max pool that follows it: max σ(x) = σ(max x), and it has a
-        quarter of the work there. Derivatives are the same, for where σ makes two entries equal that were
-        not, it is flat.
+        `saved` is a list with an entry for each stage. A monotone activation σ is computed after the max pool
+        that follows it: max σ(x) = σ(max x), and there it has a quarter of the work. Derivatives are the
+        same, for where σ makes two entries equal that were not, it is flat.
         """
         stages = list(self.layers)
         for i in range(len(stages) - 1):
@@ -194,71 +193,65 @@ class Chain(Layer):
         """Index of the first stage that has parameters; the number of stages when none has."""
         return next((i for i, layer in enumerate(self.stages) if layer.parameters()), len(self.stages))
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
-        """See `Layer.out_shape`."""
-        for layer in self.layers:
+        for layer in self.stages:
             shape = layer.out_shape(shape)
         return shape
 
+    @override
     def parameters(self) -> dict[str, Draw]:
-        """Of all layers."""
-        return {name: draw for layer in self.layers for name, draw in layer.parameters().items()}
+        return {name: draw for layer in self.stages for name, draw in layer.parameters().items()}
 
+    @override
     def buffers(self) -> dict[str, Draw]:
-        """Of all layers."""
-        return {name: draw for layer in self.layers for name, draw in layer.buffers().items()}
+        return {name: draw for layer in self.stages for name, draw in layer.buffers().items()}
 
+    @override
     def noise(self, shape: Shape) -> dict[str, Draw]:
-        """Of all layers."""
         draws: dict[str, Draw] = {}
-        for layer in self.layers:
+        for layer in self.stages:
             draws |= layer.noise(shape)
             shape = (shape[0], *layer.out_shape(shape[1:]))
         return draws
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, list[Any]]:
-        """See `Layer.forward`."""
         x, saved = channels_last(x), []
         for layer in self.stages:
             x, kept = layer.forward(params, x, mode)
             saved.append(kept)
         return x, saved
 
+    @override
     def jvp(self, params: Tensors, saved: list[Any], dx: torch.Tensor) -> torch.Tensor:
-        """See `Layer.jvp`."""
         dx = channels_last(dx)
         for layer, kept in zip(self.stages, saved, strict=True):
             dx = layer.jvp(params, kept, dx)
         return dx
 
+    @override
     def tangent(
         self, params: Tensors, saved: list[Any], dx: torch.Tensor | None, dparams: Tensors
     ) -> torch.Tensor | None:
-        """See `Layer.tangent`."""
         for layer, kept in zip(self.stages, saved, strict=True):
             dx = layer.tangent(params, kept, dx, dparams)
         return dx
 
+    @override
     def held(self, saved: list[Any]) -> list[Any]:
-        """Of all layers."""
-        return [layer.held(kept) for layer, kept in zip(self.layers, saved, strict=True)]
+        return [layer.held(kept) for layer, kept in zip(self.stages, saved, strict=True)]
 
+    @override
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """Of all layers."""
-        for layer in self.layers:
+        for layer in self.stages:
             yield from layer.leaves(shape)
             shape = layer.out_shape(shape)
 
-    def computed(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """Of all stages."""
-        for layer in self.stages:
-            yield from layer.computed(shape)
-            shape = layer.out_shape(shape)
-
+    @override
     def vjp(
         self, params: Tensors, saved: list[Any], dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """See `Layer.vjp`."""
         grads: dict[str, torch.Tensor] = {}
         last = 0 if need_dx else self.first_with_parameters
         cotangent: torch.Tensor | None = channels_last(dy)
@@ -269,10 +262,10 @@ class Chain(Layer):
             grads |= some
         return grads, cotangent if need_dx else None
 
+    @override
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor | None, list[Any]]:
-        """See `Layer.dual`."""
         x, saved = channels_last(x), []
         dx = None if dx is None else channels_last(dx)
         for layer in self.stages:

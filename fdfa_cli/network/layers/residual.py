@@ -76,11 +76,6 @@ class Residual(Layer):
         yield from self.body.leaves(shape)
         yield from self.shortcut.leaves(shape)
 
-    def computed(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """Of both chains."""
-        yield from self.body.computed(shape)
-        yield from self.shortcut.computed(shape)
-
     def vjp(
         self, params: Tensors, saved: tuple[Any, Any], dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
