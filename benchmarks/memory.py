@@ -35,13 +35,12 @@ from steps import status, store
 from fdfa_cli.data import data_root
 from fdfa_cli.data.base import Subset
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.rules.base import RULES as REGISTRY
-from fdfa_cli.storage import Run
 from fdfa_cli.training import loop
 from fdfa_cli.training.footprint import EVALUATION_BATCH, footprint
-from fdfa_cli.training.progress import Quiet
 from fdfa_cli.training.session import Session
+from fdfa_cli.training.trainee import Trainee
+from fdfa_cli.training.training_run import TrainingRun
 
 DEPTHS = (4, 8, 16, 32)
 WIDTH, BATCH, INPUTS, CLASSES = 64, 8192, 64, 10
@@ -121,15 +120,13 @@ def train(network: str, rule: str, precision: str) -> None:
     recipe = read(name, [*overrides, *some, f"data.limit={size + 2}"]).recipe
     evaluate = loop.evaluate
 
-    def evaluate_a_batch(team: loop.Team, subset: Subset, prefix: str) -> list[dict[str, float]]:
+    def evaluate_a_batch(team: Trainee, subset: Subset, prefix: str) -> list[dict[str, float]]:
         return evaluate(team, subset.take(torch.arange(min(len(subset), EVALUATION_BATCH))), prefix)
 
     loop.evaluate = evaluate_a_batch
     before = status("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(Path(folder), dump(recipe), facts(recipe), sys.argv, {})
-        with run:  # `fit` resets the mark
-            run.update("completed", **loop.fit(recipe, run, data_root(), Quiet()))
+        loop.fit(TrainingRun.new(recipe, Path(folder), sys.argv), data_root())  # which resets the mark
     print((status("VmHWM") - before) * 1024, footprint(recipe).peak)
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump, facts, identities
+from fdfa_cli.recipe.write import identities
 from fdfa_cli.storage import Run
 from fdfa_cli.training.loop import fit
-from fdfa_cli.training.progress import Quiet
+from fdfa_cli.training.training_run import TrainingRun
 
 #: One in so many is left whole.
 WHOLE = 4
@@ -72,12 +72,12 @@ def _trained() -> list[Path]:
     for overrides in (RECIPE, PROBED):
         for status, epochs in ENDS:
             recipe = read("digits/mlp", overrides).recipe.single()
-            with Run.create(
-                folder / status, dump(recipe), facts(recipe), ["fdfa", "train"], {"threads": 1}
-            ) as run:
-                summary = fit(recipe, run, data_root(), Quiet(), until=epochs)
-                run.update(status, None if status != "diverged" else "not finite", **summary)
-            found.append(run.path)
+            training = TrainingRun.new(recipe, folder / status, ["fdfa", "train"], epochs)
+            fit(training, data_root())
+            if training.run.status != status:
+                with Run.resume(training.run.path, ["fdfa", "train"]) as run:
+                    run.update(status, None if status != "diverged" else "not finite")
+            found.append(training.run.path)
     return found
 
 

@@ -42,11 +42,10 @@ from test_sweep import BASE, store
 from fdfa_cli import cli
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.storage import Run
 from fdfa_cli.storage.provenance import provenance
 from fdfa_cli.training.loop import fit
-from fdfa_cli.training.progress import Quiet
+from fdfa_cli.training.training_run import TrainingRun
 
 #: What half an hour is to reach; a shorter soak reaches its share.
 SECONDS, FOLDERS, RECIPES, EPOCHS = 1800.0, 10_000, 10_000, 3_000
@@ -168,9 +167,9 @@ def training(chance: random.Random) -> tuple[str, ...]:
 def undisturbed(folder: Path, recipe: str, *overrides: str) -> Run:
     """The run of a training that nothing disturbs."""
     resolved = read(recipe, overrides).recipe.single()
-    with Run.create(folder, dump(resolved), facts(resolved), ["fdfa"]) as run:
-        run.update("completed", **fit(resolved, run, data_root(), Quiet()))
-    return Run.open(run.path)
+    training = TrainingRun.new(resolved, folder, ["fdfa"])
+    fit(training, data_root())
+    return Run.open(training.run.path)
 
 
 def started_runs(results: Path) -> list[Path]:

@@ -173,12 +173,12 @@ def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
     plugin.write_text(
         "import os, signal\n"
         "from fdfa_cli.trials.engines import worker\n"
-        "fit = worker.fit\n"
-        "def deadly(recipe, *rest):\n"
-        "    if recipe.training.seed == 1:\n"
+        "fit = worker.fit_together\n"
+        "def deadly(trainings, *rest, **options):\n"
+        "    if trainings[0].recipe.training.seed == 1:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return fit(recipe, *rest)\n"
-        "worker.fit = deadly\n"
+        "    return fit(trainings, *rest, **options)\n"
+        "worker.fit_together = deadly\n"
     )
     file = recipe(tmp_path, "  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1]}}\n")
     command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(tmp_path / "r")]

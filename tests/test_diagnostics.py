@@ -18,12 +18,12 @@ import torch
 from over import over
 from rule_steps import Step, draw, take, take_many
 from test_rule_statistics import jacobians
-from test_train import assert_same_run, figures, new_run, trained
+from test_train import assert_same_run, figures
 from torch import Tensor
+from trainings import resumed, stopped, trained
 
 from fdfa_cli import machine
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.data import data_root
 from fdfa_cli.diagnostics import blocks
 from fdfa_cli.diagnostics import figures as figures_of
 from fdfa_cli.diagnostics.figures import Moments, dead, spread
@@ -31,7 +31,6 @@ from fdfa_cli.diagnostics.meters import Scales
 from fdfa_cli.diagnostics.moment import Moment, moments
 from fdfa_cli.diagnostics.probe import Probe
 from fdfa_cli.diagnostics.watch import Record, watched
-from fdfa_cli.errors import Interrupted
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Linear, Mode, ModuleLayer
 from fdfa_cli.network.losses import LOSSES, Batch
@@ -43,8 +42,6 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.storage import Run
-from fdfa_cli.training.loop import fit
-from fdfa_cli.training.progress import Quiet
 
 CLASSES = 3
 PLAIN = MLP(hidden=(6, 5), norm="none").build((4,), CLASSES)
@@ -484,15 +481,11 @@ def test_an_interrupted_training_keeps_its_probes(tmp_path, steps):
     options = recipe("rule=fdfa", *MLP_RUN, SECTION, "diagnostics.every=1")
     whole = trained(tmp_path, options)
     taken = iter(range(1, 1000))
-    with pytest.raises(Interrupted), new_run(tmp_path, options) as run:
-        fit(options, run, data_root(), Quiet(), lambda: next(taken) >= steps)
-    with Run.resume(run.path, ["fdfa"]) as run:
-        run.update("completed", **fit(options, run, data_root(), Quiet(), resume=True))
-    resumed = Run.open(run.path)
-    assert without(resumed) == without(whole)
-    assert list(map(timeless, probes(resumed))) == list(map(timeless, probes(whole)))
+    run = resumed(stopped(tmp_path, options, lambda: next(taken) >= steps), options)
+    assert without(run) == without(whole)
+    assert list(map(timeless, probes(run))) == list(map(timeless, probes(whole)))
     assert [probe["step"] for probe in probes(whole)] == [0, 2, 5, 10]
-    assert_same_run(*(replaced(run) for run in (resumed, whole)))
+    assert_same_run(*(replaced(one) for one in (run, whole)))
 
 
 def replaced(run: Run) -> Run:

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from stored import stored_run
+from trainings import trained
 
 from fdfa_cli import cli
 from fdfa_cli.data import data_root
@@ -24,12 +25,10 @@ from fdfa_cli.document.load import MAX_BYTES, load, parse, values
 from fdfa_cli.door import open_regular, open_to_append, read_regular
 from fdfa_cli.errors import RecipeError, RunDamaged, UsageError
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.recipe.write import dump, facts
+from fdfa_cli.recipe.write import dump
 from fdfa_cli.storage import Run, scan
 from fdfa_cli.storage.run import remove_abandoned
 from fdfa_cli.training import checkpoint
-from fdfa_cli.training.loop import fit
-from fdfa_cli.training.progress import Quiet
 from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement
 from fdfa_cli.trials.store import Store
 
@@ -406,10 +405,7 @@ def paused(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after the first of two epochs."""
     recipe = read("digits/mlp", TINY).recipe.single()
     folder = tmp_path_factory.mktemp("paused")
-    with Run.create(folder, dump(recipe), facts(recipe), ["fdfa"], {"threads": 1}) as run:
-        fit(recipe, run, data_root(), Quiet(), until=1)
-        run.update("interrupted")
-    return run.path
+    return trained(folder, recipe, until=1).path
 
 
 @pytest.fixture
@@ -616,14 +612,14 @@ def test_a_run_whose_rows_lack_what_the_end_sums_up_comes_to_its_end(stopped):
     ],
 )
 def test_a_run_goes_on_with_the_threads_that_it_had(monkeypatch, capsys, stored, wanted, default, used, said):
-    from fdfa_cli.training import launch
+    from fdfa_cli.training import start
 
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: default)
     threads = "null" if wanted is None else wanted
     recipe = read("digits/mlp", [f"training.threads={threads}"]).recipe.single()
     run = SimpleNamespace(path="RUN", record=SimpleNamespace(provenance=[{"threads": stored}]))
-    assert launch._on_threads_of(run, recipe).training.threads == used
+    assert start._on_threads_of(run, recipe).training.threads == used
     assert (f"RUN: trained on {stored} threads so far" in capsys.readouterr().err) == said
 
 

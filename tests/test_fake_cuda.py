@@ -35,18 +35,18 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.backprop import Backprop
 from fdfa_cli.rules.base import RULES
 from fdfa_cli.training import checkpoint, loop, session, tape, total
-from fdfa_cli.training.course import Course, Pace
 from fdfa_cli.training.grouping import groups
 from fdfa_cli.training.progress import Bar
 from fdfa_cli.training.session import Session
 from fdfa_cli.training.stack import Stack
+from fdfa_cli.training.training_run import CheckpointInterval, TrainingRun
 
 GPU = torch.device("cuda", 0)
 #: Who may wait for the device, and what for.
 WAITS = {
-    "Course.row": "the sums of an epoch, at its end",
+    "TrainingRun.row": "the sums of an epoch, at its end",
     "evaluate": "loss and accuracy of a split, at its end",
-    "epoch": "whether the running loss is finite, every `loop.WATCH_EVERY` steps",
+    "steps": "whether the running loss is finite, every `loop.WATCH_EVERY` steps",
     "Bar.step": "the running loss, a few times a second",
 }
 #: Samples of a batch, and of one that is not whole.
@@ -229,19 +229,19 @@ def train(mode: FakeTensorMode, recipes: Sequence[Recipe], rest: int = 0, steps:
     with mode, watch, torch.no_grad():
         sets = splits(recipes[0], samples)
         network = recipes[0].network.build(recipes[0].data.shape(), recipes[0].data.classes())
-        courses = [Course(one, Rows()) for one in recipes]  # type: ignore[arg-type]
-        for course in courses:
-            course.begin(network, sets.train, GPU)
-        sessions = [course.session for course in courses]
-        team = Stack(sessions) if len(sessions) > 1 else sessions[0]
-        _note(team, watch, least)
-        assert not loop.epoch(team, courses, sets, Pace(), Shown(), lambda: False)
-    for course in courses:
-        if course.error is not None:
-            raise course.error
-        assert course.complete
-        assert course.summary["test_accuracy"] == 1 / samples
-        assert [row["train_loss"] for row in course.run.metrics()] == [1 / samples]
+        trainings = [TrainingRun(one, Rows(), GPU) for one in recipes]  # type: ignore[arg-type]
+        for training in trainings:
+            training.begin(network, sets.train)
+        sessions = [training.session for training in trainings]
+        trainee = Stack(sessions) if len(sessions) > 1 else sessions[0]
+        _note(trainee, watch, least)
+        assert not loop.epoch(trainee, trainings, sets, CheckpointInterval(), Shown(), lambda: False)
+    for training in trainings:
+        if training.error is not None:
+            raise training.error
+        assert training.complete
+        assert training.summary["test_accuracy"] == 1 / samples
+        assert [row["train_loss"] for row in training.run.metrics()] == [1 / samples]
     assert watch.transfers == []
     for one in sessions:
         assert (one.position, one.epoch) == (0, 1)  # the next epoch's order is drawn

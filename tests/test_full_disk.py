@@ -17,7 +17,7 @@ from test_train import assert_same_run
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.storage import Run, files, scan
-from fdfa_cli.training import course
+from fdfa_cli.training.training_run import CheckpointInterval
 
 TRAIN = ("train", "digits/fdfa", "network.hidden=[8]", "training.epochs=3", "training.device=cpu")
 FOUR = """
@@ -96,7 +96,7 @@ def whole(tmp_path_factory) -> Run:
 @pytest.fixture
 def every_epoch(monkeypatch) -> None:
     """A checkpoint after every epoch, however long it takes."""
-    monkeypatch.setattr(course, "SPARING", 0)
+    monkeypatch.setattr(CheckpointInterval, "RATIO", 0)
 
 
 @pytest.mark.usefixtures("every_epoch")
@@ -327,5 +327,5 @@ def test_a_training_goes_on_without_tensorboard(tmp_path, whole, monkeypatch, ca
     (path,) = results.iterdir()
     assert_same_run(whole, Run.open(path))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(str(folder))
+    assert line.startswith(f"warning: {folder}")
     assert line.endswith(f"the training goes on, and later: fdfa report {path} --tensorboard {folder}")

@@ -117,7 +117,9 @@ def test_a_training_whose_reader_goes_ends_as_if_read(tmp_path):
 def test_the_folder_that_cannot_be_printed_is_named_on_stderr(tmp_path):
     _, _, said = ended(*TWICE, "--quiet", "--results", str(tmp_path), start=full(1))
     (path,) = tmp_path.iterdir()
-    assert said == f"cannot write to standard output: No space left on device; the run is in {path}\n"
+    assert (
+        said == f"warning: cannot write to standard output: No space left on device; the run is in {path}\n"
+    )
 
 
 @pytest.mark.parametrize(("engine", "start"), [("serial", unread(2)), ("processes", closed(2))])

@@ -20,9 +20,9 @@ import torch
 import torch.utils._pytree as pytree
 from rule_steps import Outcome, Step, draw, take
 from torch import Tensor, nn
+from trainings import resumed, stopped, trained
 
-from fdfa_cli.data import data_root
-from fdfa_cli.errors import Interrupted, Unsupported
+from fdfa_cli.errors import Unsupported
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Linear, Mode, ModuleLayer
 from fdfa_cli.network.losses import LOSSES, Batch
@@ -34,13 +34,10 @@ from fdfa_cli.optim.optimizers import Adam
 from fdfa_cli.optim.schedules import Exponential
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.rules import step as rules
 from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.step import Update
 from fdfa_cli.storage import Run
-from fdfa_cli.training.loop import fit
-from fdfa_cli.training.progress import Quiet
 from fdfa_cli.training.session import Session
 
 #: Epochs of digits/mlp, which has 30, in the tests of learning.
@@ -491,16 +488,6 @@ def recipe(name: str, *overrides: str) -> Recipe:
     ).recipe
 
 
-def new_run(folder: Path, recipe: Recipe) -> Run:
-    return Run.create(folder, dump(recipe), facts(recipe), ["fdfa"])
-
-
-def trained(folder: Path, recipe: Recipe) -> Run:
-    with new_run(folder, recipe) as run:
-        run.update("completed", **fit(recipe, run, data_root(), Quiet()))
-    return run
-
-
 def stored(run: Run) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Metrics without the clocks, and every tensor of the checkpoint."""
     rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.metrics()]
@@ -520,11 +507,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_digit_for_digit(tmp_path, 
     options = recipe(row.name, *small)
     whole = trained(tmp_path, options)
     steps = iter(range(10))
-    with pytest.raises(Interrupted), new_run(tmp_path, options) as run:
-        fit(options, run, data_root(), Quiet(), stop=lambda: next(steps) == 9)  # in the second epoch
-    with Run.resume(run.path, ["fdfa"]) as run:
-        run.update("completed", **fit(options, run, data_root(), Quiet(), resume=True))
-    rows, tensors = stored(run)
+    run = stopped(tmp_path, options, lambda: next(steps) == 9)  # in the second epoch
+    rows, tensors = stored(resumed(run, options))
     expected_rows, expected = stored(whole)
     assert rows == expected_rows
     torch.testing.assert_close(tensors, expected, rtol=0, atol=0)

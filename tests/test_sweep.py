@@ -575,14 +575,18 @@ def failing(monkeypatch):
     """The trials of seed 1 fail, with a message that a terminal could take for markup."""
     from fdfa_cli.trials.engines import worker
 
-    fit = worker.fit
+    fit_together = worker.fit_together
 
-    def fails(recipe: Any, *arguments: Any) -> Any:
-        if recipe.training.seed == 1:
-            raise RuntimeError("[bold]out of memory[/bold]\x1b[2J")
-        return fit(recipe, *arguments)
+    def fails(trainings: Any, *arguments: Any, **options: Any) -> Any:
+        for training in trainings:
+            if training.recipe.training.seed == 1:
+                monkeypatch.setattr(training, "begin", failing)
+        return fit_together(trainings, *arguments, **options)
 
-    monkeypatch.setattr(worker, "fit", fails)
+    def failing(*arguments: Any) -> None:
+        raise RuntimeError("[bold]out of luck[/bold]\x1b[2J")
+
+    monkeypatch.setattr(worker, "fit_together", fails)
 
 
 def test_a_failed_trial_is_shown_kept_counted_and_trained_again_when_asked(
@@ -594,9 +598,9 @@ def test_a_failed_trial_is_shown_kept_counted_and_trained_again_when_asked(
     assert code == 1
     assert Counter(status for status, *_ in content.values()) == {"failed": 2, "completed": 2}
     assert {error for status, error, *_ in content.values() if status == "failed"} == {
-        "[bold]out of memory[/bold]\x1b[2J"
+        "[bold]out of luck[/bold]\x1b[2J"
     }
-    assert printed.err.count("[bold]out of memory[/bold]\\x1b[2J") == 2
+    assert printed.err.count("[bold]out of luck[/bold]\\x1b[2J") == 2
     assert "no winner" in printed.out
     request.getfixturevalue("monkeypatch").undo()
     code, again = swept(file, results, "--engine", "serial")
@@ -633,12 +637,12 @@ def test_a_worker_that_is_killed_fails_its_trial_and_no_other(tmp_path):
     plugin.write_text(
         "import os, signal\n"
         "from fdfa_cli.trials.engines import worker\n"
-        "fit = worker.fit\n"
-        "def deadly(recipe, *rest):\n"
-        "    if recipe.training.seed == 1:\n"
+        "fit = worker.fit_together\n"
+        "def deadly(trainings, *rest, **options):\n"
+        "    if trainings[0].recipe.training.seed == 1:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return fit(recipe, *rest)\n"
-        "worker.fit = deadly\n"
+        "    return fit(trainings, *rest, **options)\n"
+        "worker.fit_together = deadly\n"
     )
     sweep = planned("  seeds: 3\n  parameters: {optimizer.lr: {values: [0.1]}}\n")
     with open_store(tmp_path / "s") as content:

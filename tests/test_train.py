@@ -16,39 +16,26 @@ from pathlib import Path
 import pytest
 import torch
 from over import over
+from trainings import resumed, stopped, trained
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.data import data_root
 from fdfa_cli.errors import Interrupted, UsageError
 from fdfa_cli.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fdfa_cli.optim.schedules import Constant, Cosine, Exponential, Schedule, Step
 from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.signals import stopping
 from fdfa_cli.storage import Run
 from fdfa_cli.training import device
-from fdfa_cli.training.course import Pace
-from fdfa_cli.training.loop import fit
-from fdfa_cli.training.progress import Quiet
 from fdfa_cli.training.session import Session
+from fdfa_cli.training.training_run import CheckpointInterval, TrainingRun
 
 SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "training.device=cpu")
 
 
 def recipe(*overrides: str) -> Recipe:
     return read("digits/mlp", over(SMALL, *overrides)).recipe
-
-
-def new_run(folder: Path, recipe: Recipe) -> Run:
-    return Run.create(folder, dump(recipe), facts(recipe), ["fdfa"])
-
-
-def trained(folder: Path, recipe: Recipe) -> Run:
-    with new_run(folder, recipe) as run:
-        run.update("completed", **fit(recipe, run, data_root(), Quiet()))
-    return run
 
 
 def figures(run: Run) -> list[dict[str, float]]:
@@ -117,13 +104,9 @@ def test_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path, steps, overri
     options = recipe(*overrides)
     whole = trained(tmp_path, options)
     asked = iter(range(10**9))
-    with pytest.raises(Interrupted), new_run(tmp_path, options) as run:
-        fit(options, run, data_root(), Quiet(), stop=lambda: next(asked) >= steps)
+    run = stopped(tmp_path, options, lambda: next(asked) >= steps)
     assert Run.open(run.path).status == "interrupted"
-    with Run.resume(run.path, ["fdfa"]) as run:
-        run.update("running")
-        run.update("completed", **fit(options, run, data_root(), Quiet(), resume=True))
-    assert_same_run(whole, run)
+    assert_same_run(whole, resumed(run, options))
 
 
 def start_process(folder: Path, *arguments: str, quiet: bool = True) -> subprocess.Popen[bytes]:
@@ -215,7 +198,8 @@ def test_signalled_twice_at_once_it_leaves_a_checkpoint(tmp_path, uninterrupted,
 
 def test_a_run_without_checkpoint_starts_again(tmp_path):
     options = recipe("rule=fdfa")
-    with pytest.raises(RuntimeError, match="power cut"), new_run(tmp_path, options) as run:
+    run = TrainingRun.new(options, tmp_path, ["fdfa"]).run
+    with pytest.raises(RuntimeError, match="power cut"), run:
         raise RuntimeError("power cut")
     assert fdfa(["train", "--resume", str(run.path), "--quiet"]) == 0
     assert_same_run(trained(tmp_path, options), Run.open(run.path))
@@ -424,11 +408,11 @@ def test_checkpoints_take_a_fortieth_of_the_time_at_most(
 ):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace, written = Pace(), []
+    interval, written = CheckpointInterval(), []
     for epoch in range(14):
         now[0] += epoch_seconds
-        with pace.writing() as wanted:
-            if wanted:
+        with interval.writing() as due:
+            if due:
                 written.append(epoch)
                 now[0] += checkpoint_seconds
     assert written == expected

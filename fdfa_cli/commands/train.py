@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
+
+if TYPE_CHECKING:
+    from fdfa_cli.api.stored import Run
+    from fdfa_cli.recipe.resolve import Resolved
+    from fdfa_cli.signals import Stop
+
+log = logging.getLogger("fdfa_cli")
 
 RecipeArgument = Annotated[
     str | None, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")
@@ -47,32 +60,112 @@ def train(
 
     The last line on stdout is the run folder, however the run ends.
     """
+    from fdfa_cli import api
     from fdfa_cli.errors import UsageError
+    from fdfa_cli.recipe.resolve import read
     from fdfa_cli.registry import load_plugin
-    from fdfa_cli.training import launch
+    from fdfa_cli.signals import stopping
 
-    if tensorboard is not None:
-        from fdfa_cli.storage.events import prepare
-
-        prepare(tensorboard)
+    if quiet:
+        log.setLevel(logging.WARNING)
     for file in plugin or []:
         load_plugin(file)
-    options = {"seed": seed, "device": device, "precision": precision, "threads": threads}
+    options = {"seed": seed, "precision": precision, "device": device, "threads": threads}
     flags = [f"training.{key}={value}" for key, value in options.items() if value is not None]
-    again = [part for file in plugin or [] for part in ("--plugin", str(file))]
-    if tensorboard is not None:
-        again += ["--tensorboard", str(tensorboard)]
-    if ignore_limits:
-        again.append("--ignore-limits")
     if resume is not None:
-        if recipe is not None or overrides:
-            raise UsageError("--resume RUN takes the recipe from the run; give neither RECIPE nor KEY=VALUE")
-        keys = {flag.partition("=")[0] for flag in flags} - {"training.device", "training.threads"}
-        if keys:
-            raise UsageError(f"--resume RUN cannot change {', '.join(sorted(keys))}: it would be another run")
-        launch.resume(resume, flags, quiet, tensorboard, again, ignore_limits)
-    elif recipe is None:
-        raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
-    else:
-        given = [*(overrides or []), *flags]
-        launch.start(recipe, given, results, quiet, tensorboard, again, ignore_limits)
+        _require_alone(recipe, overrides, {"seed": seed, "precision": precision})
+    with _FolderLast(plugin or [], tensorboard, ignore_limits) as last, stopping() as stop:
+        if recipe is not None:
+            resolved = read(recipe, [*(overrides or []), *flags])
+            _log_recommended(resolved)
+            run = api.train(
+                resolved.recipe,
+                results=results,
+                progress=not quiet,
+                tensorboard=tensorboard,
+                ignore_limits=ignore_limits,
+                stop=partial(_asked, stop),
+                started=last.started,
+                command=sys.argv,
+            )
+        elif resume is not None:
+            run = api.resume(
+                resume,
+                device=device,
+                threads=threads,
+                progress=not quiet,
+                tensorboard=tensorboard,
+                ignore_limits=ignore_limits,
+                stop=partial(_asked, stop),
+                started=last.started,
+                command=sys.argv,
+            )
+        else:
+            raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
+        accuracy = run.summary.get("test_accuracy")
+        log.info("no test accuracy" if accuracy is None else f"test accuracy {accuracy:.2%}")
+
+
+def _require_alone(
+    recipe: str | None, overrides: Sequence[str] | None, changes: Mapping[str, object]
+) -> None:
+    """Raise `UsageError` where something is given beside --resume that would make it another run."""
+    from fdfa_cli.errors import UsageError
+
+    if recipe is not None or overrides:
+        raise UsageError("--resume RUN takes the recipe from the run; give neither RECIPE nor KEY=VALUE")
+    if keys := [f"training.{key}" for key, value in sorted(changes.items()) if value is not None]:
+        raise UsageError(f"--resume RUN cannot change {', '.join(keys)}: it would be another run")
+
+
+def _asked(stop: Stop) -> bool:
+    """`stop`, with a word where it is true: the checkpoint of a large network takes its time."""
+    if stop():
+        log.info("stopping: a checkpoint is being written")
+    return stop()
+
+
+def _log_recommended(resolved: Resolved) -> None:
+    if resolved.recommended:
+        values = ", ".join(f"{key}={value}" for key, value in resolved.recommended.items())
+        log.info("rule %s recommends %s", resolved.recipe.rule.name, values)
+
+
+class _FolderLast:
+    """Prints the run folder last, however the training ends, and says how to go on with an interrupted one.
+
+    What has been given as `plugins`, `tensorboard` and `ignore_limits` is to be given again.
+    """
+
+    def __init__(self, plugins: Sequence[Path], tensorboard: Path | None, ignore_limits: bool) -> None:
+        self._again = [part for file in plugins for part in ("--plugin", str(file))]
+        self._again += [] if tensorboard is None else ["--tensorboard", str(tensorboard)]
+        self._again += ["--ignore-limits"] if ignore_limits else []
+        self._path: Path | None = None
+
+    def started(self, run: Run) -> None:
+        """Note the folder."""
+        self._path = run.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from fdfa_cli.errors import DiskFull, Interrupted, OutputLost, ReaderGone
+
+        if self._path is None:
+            return
+        try:
+            if isinstance(error, Interrupted | DiskFull):
+                when = "to go on" if isinstance(error, Interrupted) else "to go on, once there is room"
+                command = shlex.join(["fdfa", "train", "--resume", str(self._path), *self._again])
+                raise type(error)(f"{error}; {when}: {command}") from error
+        finally:
+            try:
+                print(self._path, flush=True)
+            except ReaderGone:
+                pass  # as after `| head -1`, and the run can be found
+            except OutputLost as lost:  # the run has ended no worse for it
+                log.warning("%s; the run is in %s", lost, self._path)

@@ -233,6 +233,11 @@ class Run:
         self.record = replace(self.record, summary=numbers)
         atomic_write(self.path / "run.json", self.record.dump())
 
+    def end(self, error: BaseException) -> None:
+        """Store that `error` has ended the run, which is then diverged, interrupted or failed."""
+        with suppress(DiskFull):  # a run without a writer reads as interrupted
+            self.update(status_of(error), message_of(error))
+
     def close(self) -> None:
         """Release the run; it can then be read, no longer written."""
         if self._log is not None:
@@ -246,9 +251,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None and self.status == "running":
-                with suppress(DiskFull):  # a run without a writer reads as interrupted
-                    self.update(_outcome(error), str(error) or type(error).__name__)
+            if error is not None and self._log is not None and self.status == "running":
+                self.end(error)
         finally:
             self.close()
 
@@ -345,8 +349,14 @@ def remove_abandoned(results: Path) -> None:
                     (results / name).rmdir()
 
 
-def _outcome(error: BaseException) -> Status:
+def status_of(error: BaseException) -> Status:
+    """What a run has become that `error` has ended."""
     if isinstance(error, Diverged):
         return "diverged"
     stopped = Interrupted | KeyboardInterrupt | SystemExit | DiskFull  # none has to do with the training
     return "interrupted" if isinstance(error, stopped) else "failed"
+
+
+def message_of(error: BaseException) -> str:
+    """What run.json says of an error."""
+    return str(error) or type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 from fdfa_cli import machine
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.lazy import torch
-from fdfa_cli.recipe.schema import Recipe, Training
+from fdfa_cli.recipe.schema import Training
 from fdfa_cli.training.allocator import keep_freed_memory
 
 #: Devices in /dev through which Linux reaches a GPU: NVIDIA's, those of its boards, of Windows below, of AMD.
@@ -103,9 +103,6 @@ def _has_bfloat16(device: str) -> bool:
     return True
 
 
-def environment_of(recipe: Recipe) -> dict[str, Any]:
-    """Where this process will compute; raises `UsageError` where the device is not there."""
-    from fdfa_cli.lazy import torch
-
-    device = prepare(recipe.training)
+def described(device: torch.device) -> dict[str, Any]:
+    """Where this process computes, as a run's provenance says it: device and threads."""
     return {"device": name(device), "threads": torch.get_num_threads()}

@@ -174,8 +174,15 @@ def describe_probe(probe: dict[str, Any]) -> str:
     return f"  step {probe['step']}: cosine of {name} and true one, by block: {cosines}"
 
 
-def for_terminal(quiet: bool = False) -> Progress:
-    """The bar where stderr is a terminal, lines elsewhere."""
-    if quiet:
+def shown(wanted: bool = True) -> Progress:
+    """The bar where stderr is a terminal, and in a notebook; a line an epoch elsewhere, or nothing at all."""
+    if not wanted:
         return Quiet()
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if sys.stderr.isatty() or _in_notebook() else Lines()
+
+
+def _in_notebook() -> bool:
+    """Whether a notebook's kernel runs this: then IPython is loaded, and says so."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
