@@ -36,10 +36,10 @@ def train_job(job: Job, stop: Stop, workers: int) -> Outcome:
 def train_stack(jobs: Sequence[Job], stop: Stop, workers: int) -> Generator[Outcome]:
     """Train `jobs`, a job alone or a group of `fdfa_cli.training.grouping`, each into its run folder.
 
-    They are some of the `workers` that train at a time. Yields the outcome of each job as soon as it is known:
-    whatever goes wrong in a job is its outcome, and a full disk interrupts it. Raises `Interrupted` once
-    `stop` is true; then, and when the generator is closed, those without an outcome are checkpointed where
-    they are.
+    They are some of the `workers` that train at a time. Yields the outcome of each job as soon as it is
+    known: whatever goes wrong in a job is its outcome, and a full disk interrupts it. Raises `Interrupted`
+    once `stop` is true; then, and when the generator is closed, those without an outcome are checkpointed
+    where they are.
     """
     with ExitStack() as writers:
         left: dict[TrainingRun, Job] = {}
