@@ -139,7 +139,7 @@ def test_a_malformed_section_is_located_and_nothing_starts(section, place, messa
         (["--rules", "bp", "--seeds", "0"], "--seeds: "),
         ([], "no section compare"),
         (["--rules", "bp", "--tune", "--budget", "1"], "--budget"),
-        (["--rules", "bp", "--budget", "4"], "--budget is that of --tune"),
+        (["--rules", "bp", "--budget", "4"], "--budget is for --tune"),
     ],
 )
 def test_malformed_options_are_named(arguments, message, capsys):
@@ -231,7 +231,7 @@ def test_runs_that_did_not_complete_are_counted_and_not_averaged(tmp_path):
 
 @pytest.mark.parametrize(
     ("environment", "reason"),
-    [({"workers": 2}, "beside others"), ({"device": "other"}, "different machines")],
+    [({"workers": 2}, "at the same time as others"), ({"device": "other"}, "different machines")],
 )
 def test_times_are_not_compared_where_they_were_not_taken_alike(environment, reason, tmp_path):
     found = summary(tmp_path, {"bp": [{}] * 4, "dfa": [{}] * 4, "fdfa": [{}, {}, {}, environment]})

@@ -9,13 +9,13 @@ import pytest
 from test_recipe import FILE, recipe
 
 from fdfa_cli import cli
-from fdfa_cli.comparisons import plan as comparison
+from fdfa_cli.comparisons.plan import ComparisonPlan, plan_comparison
 from fdfa_cli.document.load import parse
 from fdfa_cli.errors import RecipeError
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.write import dump
-from fdfa_cli.sweeps import plan as sweeping
+from fdfa_cli.sweeps.plan import SweepPlan, plan_sweep
 
 # overrides of which the last throws away the first, and what is said of it
 LOST = [
@@ -111,8 +111,8 @@ sweep:
 """
 
 
-def swept(text: str, *overrides: str) -> sweeping.Plan:
-    return sweeping.plan(apply(parse(text.encode(), "r.yaml"), overrides))
+def swept(text: str, *overrides: str) -> SweepPlan:
+    return plan_sweep(apply(parse(text.encode(), "r.yaml"), overrides))
 
 
 # overrides of the sweep of FILE + GRID, where what is wrong is reported, and what is said
@@ -189,8 +189,8 @@ compare:
 """
 
 
-def compared(*overrides: str, text: str = FILE + COMPARE) -> comparison.Task:
-    return comparison.plan(apply(parse(text.encode(), "r.yaml"), overrides), "r.yaml")
+def compared(*overrides: str, text: str = FILE + COMPARE) -> ComparisonPlan:
+    return plan_comparison(apply(parse(text.encode(), "r.yaml"), overrides), "r.yaml")
 
 
 # overrides of the comparison of FILE + COMPARE, where what is wrong is reported, and what is said

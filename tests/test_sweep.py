@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.sweeps.prune import survivors
 from fdfa_cli.sweeps.run import train
 from fdfa_cli.sweeps.search import sobol
+from fdfa_cli.trials import store as store_module
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines import processes
 from fdfa_cli.trials.engines.base import Job, Outcome, Stop
@@ -735,3 +737,51 @@ def test_the_line_of_the_bar_says_what_went_wrong_and_how_long_it_takes():
     assert describe(tally, 2) == "2 running  2 diverged  1 failed"
     assert time_left(30, 6, 18) == "0:01:30 left"
     assert time_left(30, 0, 24) == "-:--:-- left"
+
+
+# ---------------------------------------------------------------------------- what never begins
+
+
+@pytest.mark.parametrize("command", [["sweep"], ["compare", "--rules", "bp,dfa", "--tune"]])
+def test_what_ends_before_any_training_leaves_no_folder(tmp_path, monkeypatch, capsys, command):
+    """The data set is not there, which is noticed when the engine is chosen."""
+    monkeypatch.setenv("FDFA_DATA", str(tmp_path / "data"))
+    file = recipe(tmp_path, base=BASE.replace("digits, limit: 200", "mnist"))
+    results = tmp_path / "results"
+    assert fdfa([command[0], str(file), *command[1:], "--results", str(results)]) == 2
+    assert "fdfa data fetch mnist" in capsys.readouterr().err
+    assert not list(results.iterdir())
+
+
+def test_a_store_that_is_removed_while_another_process_waits_for_it_is_made_anew(tmp_path, monkeypatch):
+    folder = tmp_path / "s"
+    lock = store_module.lock
+    with ExitStack() as first:
+        first.enter_context(open_store(folder))
+
+        def late(file: Any) -> bool:
+            """Whoever has the lock removes the folder, and only then lets it go."""
+            first.close()
+            return lock(file)
+
+        monkeypatch.setattr(store_module, "lock", late)
+        with open_store(folder):
+            assert (folder / ".lock").exists()
+            with pytest.raises(UsageError, match="another process"), open_store(folder):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "only"),
+    [
+        (["sweep", "FILE"], "compare={rules: [bp]}", "compare"),
+        (["compare", "FILE", "--rules", "bp"], "sweep.seeds=3", "sweep"),
+    ],
+)
+def test_an_override_that_another_command_reads_is_refused(tmp_path, capsys, command, override, only):
+    file = recipe(tmp_path)
+    arguments = [str(file) if word == "FILE" else word for word in command]
+    assert fdfa([*arguments, override, "--results", str(tmp_path / "results")]) == 2
+    said = f"override '{override}': has no effect here: only `fdfa {only}` reads the section {only}"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()

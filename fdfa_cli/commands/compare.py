@@ -32,50 +32,61 @@ BUDGET = 8
 
 def compare(
     recipes: Annotated[
-        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE]...", help="Tasks, and overrides for all.")
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...",
+            help="Recipes to compare rules on; overrides are for all.",
+        ),
     ],
-    rules: Annotated[str | None, typer.Option(help="Learning rules, as in bp,dfa,fdfa")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each rule, seeds from training.seed on.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="What others are compared with: the first.")] = None,
+    rules: Annotated[str | None, typer.Option(help="Learning rules to compare, as in bp,dfa,fdfa")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each rule; their seeds count up from training.seed.")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Rule that the others are compared with.", show_default="the first rule"),
+    ] = None,
     tune: Annotated[
-        bool, typer.Option("--tune", help="First let each rule choose its rates by validation.")
+        bool, typer.Option("--tune", help="First choose the rates of each rule by its validation accuracy.")
     ] = False,
     budget: Annotated[
         int | None,
-        typer.Option(
-            min=2, metavar="N", help="Trainings a rule that --tune takes.", show_default=str(BUDGET)
-        ),
+        typer.Option(min=2, metavar="N", help="Trainings of each rule for --tune.", show_default=str(BUDGET)),
     ] = None,
     target: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Validation accuracy to count epochs to.",
-            show_default="95 % of the baseline's",
+            help="Count the epochs until this validation accuracy.",
+            show_default="95 % of the baseline's best",
         ),
     ] = None,
     engine: Annotated[
         EngineName,
-        typer.Option(help="auto is serial here: times of runs that train beside others are not compared."),
+        typer.Option(
+            help="As for `fdfa sweep`, but auto is serial: times are compared only of runs that train "
+            "one after the other."
+        ),
     ] = EngineName.auto,
     jobs: JobsOption = None,
     address: AddressOption = None,
     fail_fast: FailFastOption = False,
     retry_failed: RetryOption = False,
     dry_run: DryRunOption = False,
-    format: Annotated[Format, typer.Option(help="json and csv hold all figures as fractions of 1.")] = (
-        Format.table
-    ),
+    format: Annotated[
+        Format, typer.Option(help="json and csv hold all figures, with accuracies as fractions of 1.")
+    ] = Format.table,
     results: Annotated[Path, typer.Option(help="Where the comparison's folders go.")] = Path("results"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress but failures.")] = False,
     ignore_limits: IgnoreLimitsOption = False,
     plugin: PluginOption = None,
 ) -> None:
-    """Train RECIPE under several rules with the same seeds, as far as it is missing, and show the table.
+    """Train RECIPE under several rules with the same seeds, and show how the rules compare.
 
-    Several recipes are several tasks: a table each, and one across them. The last line on stdout is the
-    folder of the last task. Exit code 1 when any run failed or diverged.
+    What is stored already is not trained again: after an interruption, start the same command again. Several
+    recipes are several tasks: each has a table, and one more is across all of them. The last line on stdout
+    is the folder of the last task. Exit code 1 when any run failed or diverged.
     """
     from fdfa_cli.comparisons.run import run
     from fdfa_cli.errors import UsageError
@@ -85,7 +96,7 @@ def compare(
     for file in plugin or []:
         load_plugin(file)
     if budget is not None and not tune:
-        raise UsageError("--budget is that of --tune, which is not given")
+        raise UsageError("--budget is for --tune, which is not given")
     trainings = (budget or BUDGET) if tune else None
     plans = _plans(recipes, rules, seeds, baseline)
     options = EngineOptions(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
@@ -108,7 +119,7 @@ def _plans(
     from fdfa_cli.document.load import Place, load
     from fdfa_cli.errors import UsageError
     from fdfa_cli.recipe.library import find, split
-    from fdfa_cli.recipe.overrides import apply, change
+    from fdfa_cli.recipe.overrides import apply, change, check_read
 
     names, overrides = split(recipes)
     if not names:
@@ -122,8 +133,9 @@ def _plans(
     for name in names:
         file = find(name)
         document = apply(load(file), overrides)
+        check_read(document, "compare")
         for key, value in options.items():
-            if value is not None:
+            if value is not None and (rules is not None or document.tree.get("compare") is not None):
                 document = change(document, ("compare", key), value, Place(f"--{key}"))
         plans.append(plan_comparison(document, name))
     if len(baselines := sorted({plan.baseline for plan in plans})) > 1:

@@ -25,30 +25,30 @@ EngineOption = Annotated[
     EngineName,
     typer.Option(
         metavar="ENGINE",  # the list would be broken inside a name; the help has it
-        help="serial: one after the other in this process; batched: stacked, as one computation; "
-        "processes: several at a time; ray: on a cluster. auto: batched for small networks, else processes.",
+        help="serial: one trial after the other; batched: many trials as one computation; processes: several "
+        "at a time; ray: on a cluster; auto: batched for small networks, else processes.",
     ),
 ]
 AddressOption = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="Ray cluster to join, or auto for that of this machine.",
-        show_default="one is started here",
+        help="Ray cluster to join; auto: the one of this machine.",
+        show_default="start one on this machine",
     ),
 ]
 JobsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Trials that train at a time; for batched, in one stack at most.",
-        show_default="one a GPU, or cores / training.threads",
+        help="Trials to train at a time; for batched, the most in one computation.",
+        show_default="one for each GPU, else cores / training.threads",
     ),
 ]
 FailFastOption = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first trial that fails or diverges.")
 ]
-RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Go on with trials that failed.")]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Continue trials that failed earlier.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the trials, train nothing.")]
 
 
@@ -62,18 +62,18 @@ def sweep(
     retry_failed: RetryOption = False,
     dry_run: DryRunOption = False,
     results: Annotated[Path, typer.Option(help="Where the sweep's folder goes.")] = Path("results"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress but failures.")] = False,
     ignore_limits: IgnoreLimitsOption = False,
     plugin: PluginOption = None,
 ) -> None:
-    """Train every trial of RECIPE's section sweep, then show its configurations, best first.
+    """Train every trial of RECIPE's section sweep, and show the configurations, best first.
 
     What is stored already is not trained again: after an interruption, start the same command again. The
     last line on stdout is the sweep's folder. Exit code 1 when any trial failed or diverged.
     """
     from fdfa_cli.document.load import load
     from fdfa_cli.recipe.library import find
-    from fdfa_cli.recipe.overrides import apply
+    from fdfa_cli.recipe.overrides import apply, check_read
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.sweeps.plan import plan_sweep
     from fdfa_cli.sweeps.run import run, stored
@@ -82,7 +82,9 @@ def sweep(
     for file in plugin or []:
         load_plugin(file)
     given, file = list(overrides or []), find(recipe)
-    plan = plan_sweep(apply(load(file), given), file.stem)
+    document = apply(load(file), given)
+    check_read(document, "sweep")
+    plan = plan_sweep(document, file.stem)
     options = EngineOptions(engine, jobs, plugin or [], address, ignore_limits=ignore_limits)
     if dry_run:
         known = stored(plan, results)

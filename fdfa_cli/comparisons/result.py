@@ -230,9 +230,9 @@ def _untimed(results: list[TrialResult]) -> str | None:
     """Why the times and memory of these runs cannot be compared; None where they can."""
     completed = [result.provenance for result in results if result.status == "completed"]
     if any(provenance.get("workers") != 1 for provenance in completed):
-        return "runs trained beside others"
+        return "some runs trained at the same time as others"
     places = {tuple(p.get(key) for key in ("device", "threads", "cores", "platform")) for p in completed}
-    return "runs come from different machines" if len(places) > 1 else None
+    return "the runs come from different machines" if len(places) > 1 else None
 
 
 def _median(values: list[float]) -> float | None:

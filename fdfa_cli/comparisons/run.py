@@ -62,14 +62,16 @@ def tune(plan: ComparisonPlan, budget: int, runner: Runner) -> Tuning:
     tried = {rule: candidates(plan, rule, budget) for rule in plan.configurations}
     # Draw by draw, and within one rule by rule, as in the comparison itself.
     trials = [c.trials[0] for together in zip(*tried.values(), strict=True) for c in together]
-    _train(trials, _names(tried), runner, About("tuning", varied=tuple(TUNED)))
+    about = About("tuning", varied=tuple(TUNED))
+    _train(trials, Tally(len(trials), title=f"tuning {plan.name}"), _names(tried), runner, about)
     return choose(plan, tried, runner.store)
 
 
 def train(plan: ComparisonPlan, runner: Runner) -> None:
     """Train the trials of the comparison that are not at their end."""
     names = _names({rule: [c] for rule, c in plan.configurations.items()})
-    _train(plan.trials, names, runner, About("compare", baseline=plan.baseline))
+    tally = Tally(len(plan.trials), title=plan.name)
+    _train(plan.trials, tally, names, runner, About("compare", baseline=plan.baseline))
 
 
 def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
@@ -82,8 +84,8 @@ def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
     }
 
 
-def _train(trials: list[Trial], names: Mapping[str, str], runner: Runner, about: About) -> None:
-    store, tally = runner.store, Tally(len(trials))
+def _train(trials: list[Trial], tally: Tally, names: Mapping[str, str], runner: Runner, about: About) -> None:
+    store = runner.store
     for error in store.damaged:
         log.info("this run cannot be read, so it is trained again: %s", error)
     store.announce([trial.identity for trial in trials], tally.total, about)

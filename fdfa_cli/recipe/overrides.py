@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fdfa_cli.document.load import Document, Finding, Given, KeyPath, Place, describe, read
+from fdfa_cli.document.load import Document, Finding, Given, KeyPath, Place, describe, fail, read
 from fdfa_cli.errors import RecipeError
 from fdfa_cli.recipe.outline import by_name, expand, field_at, model_of
-from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.schema import MANY, Recipe
 from fdfa_cli.registry import Options
 
 _MISSING = object()
@@ -54,6 +54,21 @@ def change(
         else:
             kept.append(earlier)
     return replace(changed, given=(*kept, asked), findings=(*document.findings, *findings))
+
+
+def check_read(document: Document, own: str | None = None) -> None:
+    """Raise `RecipeError` for overrides of a section that only another command reads than the one of `own`.
+
+    Those are the sections of `MANY`, each of which has a command of its name; `own` is None for a command
+    that trains a single run. An override that takes such a section away is no error.
+    """
+    findings = [
+        Finding(given.place, f"has no effect here: only `fdfa {section}` reads the section {section}")
+        for given in document.given
+        if (section := given.path[0]) in MANY and section != own and given.value is not None
+    ]
+    if findings:
+        raise fail(findings)
 
 
 def assign(document: Document, path: tuple[str, ...], value: object, place: Place) -> Document:

@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """How many trials have ended, by status, and the best mean of any configuration so far."""
+    """How many trials have ended, by status, and the best mean of any configuration so far.
+
+    `title` says which trials these are, where several such tallies follow one another.
+    """
 
     total: int
     counts: Counter[str] = field(default_factory=Counter)
     best: tuple[float, str] | None = None
+    title: str = ""
     _scores: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -178,11 +182,13 @@ def for_terminal(quiet: bool) -> Progress:
 
 def describe_begin(tally: Tally, jobs: int, workers: int, until: int | None) -> str:
     """The line that says what is about to train."""
-    done = f"{tally.done} of {tally.total} trials are done already; " if tally.done else ""
-    trials = "1 trial" if jobs == 1 else f"{jobs} trials"
+    title = f"{tally.title}: " if tally.title else ""
+    some = f"{jobs} of {tally.total}" if jobs < tally.total else str(jobs)
+    trials = "trial" if tally.total == 1 else "trials"
+    done = f" ({tally.done} have ended)" if tally.done else ""
     target = f" up to epoch {until}" if until else ""
     together = f", {min(jobs, workers)} at a time" if min(jobs, workers) > 1 else ""
-    return f"{done}training {trials}{target}{together}"
+    return printable(f"{title}training {some} {trials}{done}{target}{together}")
 
 
 def describe_end(tally: Tally, name: str, outcome: Outcome, figures: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fdfa_cli.document.load import load
 from fdfa_cli.door import open_to_append
@@ -17,10 +18,12 @@ from fdfa_cli.recipe.write import identity
 from fdfa_cli.storage import Run, Status, by_identity, iter_metrics, scan
 from fdfa_cli.storage.files import lock, room
 from fdfa_cli.storage.run import NAME, remove_abandoned
-from fdfa_cli.trials.announcement import About, Announcement
+from fdfa_cli.trials.announcement import ANNOUNCEMENT, About, Announcement
 from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.plan import Trial
 
+#: The file by which one process keeps others from a store.
+LOCK = ".lock"
 #: Seconds that workers whose driver was killed get to notice and to checkpoint.
 PATIENCE = 60.0
 
@@ -167,13 +170,10 @@ def open_store(folder: Path, retry_failed: bool = False, command: tuple[str, ...
     """
     try:
         with room(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            file = open_to_append(folder / ".lock")
+            file = _locked(folder)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
-    with file:
-        if not lock(file):
-            raise UsageError(f"{folder}: another process is at work there; wait for it or stop it first")
+    with file, _removing_unused(folder):
         remove_abandoned(folder)
         deadline = time.monotonic() + PATIENCE
         while busy := (store := Store(folder, retry_failed, command)).running:
@@ -183,3 +183,30 @@ def open_store(folder: Path, retry_failed: bool = False, command: tuple[str, ...
                 break
             time.sleep(0.2)
         yield store
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """The lock file of `folder`, made where it is missing; raises `UsageError` where another process has it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open_to_append(folder / LOCK)
+        if not lock(file):
+            file.close()
+            raise UsageError(f"{folder}: another process is at work there; wait for it or stop it first")
+        with suppress(FileNotFoundError):  # whoever had it until now may have removed the folder
+            if os.path.samestat((folder / LOCK).stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
+
+
+@contextmanager
+def _removing_unused(folder: Path) -> Iterator[None]:
+    """Removes `folder` at the end where no training has begun in it."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is someone else's by now, or holds what is not ours
+            if {path.name for path in folder.iterdir()} <= {LOCK, ANNOUNCEMENT}:
+                (folder / ANNOUNCEMENT).unlink(missing_ok=True)
+                (folder / LOCK).unlink()
+                folder.rmdir()
