@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import signal
@@ -194,6 +195,30 @@ def test_what_kills_every_worker_fails_and_the_others_train(tmp_path, alone):
     assert "seed=1  failed: lost 3 times: " in done.stderr
     content = store(tmp_path / "r")
     assert sorted(status for status, *_ in content.values()) == ["completed", "completed", "failed"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_on_a_node_stops_the_sweep_and_it_goes_on_later(tmp_path, alone):
+    """The plugin lets no file of a node's process grow beyond a few rows; the driver's may."""
+    plugin = tmp_path / "full.py"
+    plugin.write_text(
+        "import resource, sys\n"
+        "if 'default_worker' in sys.argv[0]:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))\n"
+    )
+    file = recipe(tmp_path, "  seeds: 2\n  parameters: {optimizer.lr: {values: [0.1, 0.02]}}\n")
+    command = [sys.executable, "-m", "fdfa_cli", "sweep", str(file), "--results", str(tmp_path / "r")]
+    full = subprocess.run(
+        [*command, "--engine", "ray", "--plugin", str(plugin)], capture_output=True, text=True, timeout=HANGS
+    )
+    assert full.returncode == 1, full.stderr
+    assert full.stderr.splitlines()[-1].startswith("fdfa: on a machine of the cluster: ")
+    assert os.strerror(errno.EFBIG) in full.stderr
+    assert full.stderr.endswith("once there is room, start the same command again to go on\n")
+    assert not [run for run in scan([tmp_path / "r"]).runs if run.status not in ("interrupted", "completed")]
+    assert swept(file, tmp_path / "r", "--engine", "serial") == swept(
+        file, tmp_path / "s", "--engine", "serial"
+    )
 
 
 # ----------------------------------------------------------------- without a cluster: what is told

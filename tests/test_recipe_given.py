@@ -10,6 +10,7 @@ from test_recipe import FILE, recipe
 
 from fdfa_cli import cli
 from fdfa_cli.comparisons.plan import ComparisonPlan, plan_comparison
+from fdfa_cli.comparisons.tuning import candidates
 from fdfa_cli.document.load import parse
 from fdfa_cli.errors import RecipeError
 from fdfa_cli.recipe.overrides import apply
@@ -232,7 +233,7 @@ def test_a_comparison_s_overrides_that_hold() -> None:
 
 def test_tuning_may_try_other_rates_than_the_one_that_was_asked_for() -> None:
     task = compared("compare.rules=[fdfa]", "optimizer.lr=0.2")
-    tried = [c.trials[0].recipe.optimizer.lr for c in comparison.tuning(task, "fdfa", 3)]
+    tried = [c.trials[0].recipe.optimizer.lr for c in candidates(task, "fdfa", 3)]
     assert tried[0] == 0.2
     assert 0.2 not in tried[1:]
 

@@ -186,7 +186,7 @@ def open_store(folder: Path, retry_failed: bool = False, command: tuple[str, ...
 
 
 def _locked(folder: Path) -> BinaryIO:
-    """The lock file of `folder`, made where it is missing; raises `UsageError` where another process has it."""
+    """The lock file of `folder`, made where it is missing; raises `UsageError` where it is held."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         file = open_to_append(folder / LOCK)
