@@ -29,8 +29,8 @@ from fdfa_cli.data import data_root
 from fdfa_cli.data.base import DATA
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.storage import scan
-from fdfa_cli.training.session import Session
-from fdfa_cli.training.stack import Stack
+from fdfa_cli.training.stack import StackedTrainState
+from fdfa_cli.training.state import TrainState
 
 TRIALS = 32
 #: A trial's step in the stack over its step alone must not exceed this (2 CPU cores).
@@ -63,13 +63,13 @@ def stacked_steps(rounds: int) -> dict[str, float]:
     alone: list[float] = []
     together: list[float] = []
     with torch.no_grad():
-        single, *sessions = (Session(one, network, len(train), cpu) for one in (recipes[0], *recipes))
-        stack = Stack(sessions)
+        single, *states = (TrainState(one, network, len(train), cpu) for one in (recipes[0], *recipes))
+        stack = StackedTrainState(states)
         for number in range(rounds):
             if stack.position + 1 >= stack.steps:  # the last batch is smaller
-                for session in (single, *sessions):
-                    session.epoch += 1
-                    session.begin_epoch()
+                for state in (single, *states):
+                    state.epoch += 1
+                    state.begin_epoch()
             begun = time.thread_time()
             single.advance(train)
             between = time.thread_time()

@@ -38,7 +38,7 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.rules.base import RULES as REGISTRY
 from fdfa_cli.training import loop
 from fdfa_cli.training.footprint import EVALUATION_BATCH, footprint
-from fdfa_cli.training.session import Session
+from fdfa_cli.training.state import TrainState
 from fdfa_cli.training.trainee import Trainee
 from fdfa_cli.training.training_run import TrainingRun
 
@@ -93,11 +93,11 @@ def stepper(rule: str, depth: int, samples: int) -> Callable[[], None]:
     x = torch.rand(samples, INPUTS, generator=generator)
     y = torch.randint(CLASSES, (samples,), generator=generator)
     network = recipe.network.build((INPUTS,), CLASSES)
-    session = Session(recipe, network, samples=100 * samples, device=torch.device("cpu"))
+    state = TrainState(recipe, network, samples=100 * samples, device=torch.device("cpu"))
 
     def step() -> None:
         with torch.no_grad():
-            session.step(x, y)
+            state.step(x, y)
 
     return step
 

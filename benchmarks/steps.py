@@ -42,7 +42,7 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.rules.base import RULES
 from fdfa_cli.storage import foreign_folder
 from fdfa_cli.training.allocator import keep_freed_memory
-from fdfa_cli.training.session import Session
+from fdfa_cli.training.state import TrainState
 
 WARM_UP = 5
 #: Timed steps of a contender's turn: whole rounds of networks of two and of three blocks.
@@ -112,12 +112,12 @@ def contender(task: Task, rule: str) -> Callable[[], None]:
         return step
 
     network = recipe.network.build(task.shape, task.classes)
-    session = Session(recipe, network, samples=60_000, device=torch.device("cpu"))
+    state = TrainState(recipe, network, samples=60_000, device=torch.device("cpu"))
 
     def step() -> None:
         i = next(turn) % BATCHES
         with torch.no_grad():
-            session.step(x[i], y[i])
+            state.step(x[i], y[i])
 
     return step
 

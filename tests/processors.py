@@ -58,7 +58,17 @@ ELSEWHERE = [
     *("recipe", "recipe_files", "recipe_fuzz", "report", "report_query", "report_watch", "shipping"),
 ]
 #: Tests of what computes digits.
-DIGITS = ["data_batches", "fourier", "layers", "networks", "products", "rules", "stacked", "streams", "tape"]
+DIGITS = [
+    "data_batches",
+    "fourier",
+    "layers",
+    "networks",
+    "products",
+    "rules",
+    "stacked",
+    "streams",
+    "traced",
+]
 
 
 class Outcome(NamedTuple):

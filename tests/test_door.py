@@ -414,14 +414,14 @@ def stopped(paused, tmp_path) -> Path:
 
 
 def session_of(path: Path) -> object:
-    """A new session of the run's recipe."""
+    """A new state of the run's recipe."""
     from fdfa_cli.recipe.resolve import resolve
-    from fdfa_cli.training.session import Session
+    from fdfa_cli.training.state import TrainState
 
     recipe = resolve(load(path / "recipe.yaml")).recipe
     train = recipe.data.load(data_root(), torch.device("cpu")).train
     network = recipe.network.build(recipe.data.shape(), recipe.data.classes())
-    return Session(recipe, network, len(train), torch.device("cpu"))
+    return TrainState(recipe, network, len(train), torch.device("cpu"))
 
 
 def same(one: object, other: object) -> bool:
@@ -432,12 +432,12 @@ def same(one: object, other: object) -> bool:
 
 def test_no_flipped_bit_of_a_checkpoint_is_trained_on(stopped):
     """In some 500 places, the tensors' data among them: it is refused, or nothing has changed."""
-    file, session = stopped / "checkpoint.pt", session_of(stopped)
+    file, state = stopped / "checkpoint.pt", session_of(stopped)
     whole = file.read_bytes()
-    checkpoint.load(file, session)
+    checkpoint.load(file, state)
     truth = torch.load(file, weights_only=True)
     truth.pop("format")
-    assert same(truth, session.state_dict())
+    assert same(truth, state.state_dict())
     fresh, refused = session_of(stopped), []
     checkpoint.load(file, fresh)
     for place in range(0, len(whole), len(whole) // 500):
@@ -525,14 +525,14 @@ CHECKPOINTS = {
 def test_a_checkpoint_is_compared_with_the_training_entry_by_entry(stopped, capsys, what):
     file = stopped / "checkpoint.pt"
     change, reason = CHECKPOINTS[what]
-    session = session_of(stopped)
-    before = {name: tensor.clone() for name, tensor in session.params.items()}
+    state = session_of(stopped)
+    before = {name: tensor.clone() for name, tensor in state.params.items()}
     torch.save(change(torch.load(file, weights_only=True)), file)
     with pytest.raises(RunDamaged, match=r"checkpoint\.pt: damaged: ") as caught:
-        checkpoint.load(file, session)
+        checkpoint.load(file, state)
     assert reason in str(caught.value)
-    assert same(before, session.params)
-    assert session.epoch == 0
+    assert same(before, state.params)
+    assert state.epoch == 0
     assert cli.run(["train", "--resume", str(stopped), "--quiet"]) == 1
     assert f"{file}: damaged: " in capsys.readouterr().err
 

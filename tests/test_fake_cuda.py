@@ -34,11 +34,11 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.backprop import Backprop
 from fdfa_cli.rules.base import RULES
-from fdfa_cli.training import checkpoint, loop, session, tape, total
+from fdfa_cli.training import checkpoint, loop, state, total, traced
 from fdfa_cli.training.grouping import groups
 from fdfa_cli.training.progress import Bar
-from fdfa_cli.training.session import Session
-from fdfa_cli.training.stack import Stack
+from fdfa_cli.training.stack import StackedTrainState
+from fdfa_cli.training.state import TrainState
 from fdfa_cli.training.training_run import CheckpointInterval, TrainingRun
 
 GPU = torch.device("cuda", 0)
@@ -116,12 +116,12 @@ class Shown(Bar):
         self._looked, self._seen, self._epochs, self._task = -1e9, 0, 1, None
         self._bar: Any = self
 
-    def start(self, recipe: Recipe, session: Session) -> None:
+    def start(self, recipe: Recipe, state: TrainState) -> None:
         pass
 
-    def step(self, session: Session) -> None:
+    def step(self, state: TrainState) -> None:
         self._looked = -1e9
-        super().step(session)
+        super().step(state)
 
     def update(self, task: Any, **shown: Any) -> None:
         assert shown["figures"].startswith("loss ")
@@ -147,7 +147,7 @@ def _bool(self: FakeTensor) -> bool:
 
 
 def _same_view(result: Any, argument: Any) -> bool:
-    """As `tape._is_same_view`, of tensors whose memory has no address."""
+    """As `traced._is_same_view`, of tensors whose memory has no address."""
     both = isinstance(result, torch.Tensor) and isinstance(argument, torch.Tensor)
     return both and _place(result) == _place(argument)
 
@@ -174,12 +174,12 @@ def fake(monkeypatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(FakeTensor, "item", _item, raising=False)
     monkeypatch.setattr(FakeTensor, "tolist", _tolist, raising=False)
     monkeypatch.setattr(FakeTensor, "__bool__", _bool, raising=False)
-    monkeypatch.setattr(tape, "_is_same_view", _same_view)
-    monkeypatch.setattr(session, "stream", _stream)
+    monkeypatch.setattr(traced, "_is_same_view", _same_view)
+    monkeypatch.setattr(state, "stream", _stream)
     monkeypatch.setattr(machine, "now", lambda device: time.perf_counter())
     monkeypatch.setattr(loop, "peak_memory", lambda device: 0)
     monkeypatch.setattr(loop, "WATCH_EVERY", 2)
-    monkeypatch.setattr(checkpoint, "save", lambda path, session: session.state_dict())
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: state.state_dict())
     _forget()
     yield FakeTensorMode(allow_non_fake_inputs=False)
     _forget()
@@ -232,8 +232,8 @@ def train(mode: FakeTensorMode, recipes: Sequence[Recipe], rest: int = 0, steps:
         trainings = [TrainingRun(one, Rows(), GPU) for one in recipes]  # type: ignore[arg-type]
         for training in trainings:
             training.begin(network, sets.train)
-        sessions = [training.session for training in trainings]
-        trainee = Stack(sessions) if len(sessions) > 1 else sessions[0]
+        states = [training.state for training in trainings]
+        trainee = StackedTrainState(states) if len(states) > 1 else states[0]
         _note(trainee, watch, least)
         assert not loop.epoch(trainee, trainings, sets, CheckpointInterval(), Shown(), lambda: False)
     for training in trainings:
@@ -243,10 +243,10 @@ def train(mode: FakeTensorMode, recipes: Sequence[Recipe], rest: int = 0, steps:
         assert training.summary["test_accuracy"] == 1 / samples
         assert [row["train_loss"] for row in training.run.metrics()] == [1 / samples]
     assert watch.transfers == []
-    for one in sessions:
+    for one in states:
         assert (one.position, one.epoch) == (0, 1)  # the next epoch's order is drawn
         assert left(one) == (["/loss_sum"] if GPU.type in total.NARROW else [])  # stored in float64
-    TAKEN.append(len(sessions) * (steps + bool(rest)))
+    TAKEN.append(len(states) * (steps + bool(rest)))
 
 
 def _note(team: Any, watch: Watch, step: int) -> None:
@@ -261,7 +261,7 @@ def _note(team: Any, watch: Watch, step: int) -> None:
     team.advance = noting
 
 
-def left(one: Session) -> list[str]:
+def left(one: TrainState) -> list[str]:
     """Tensors of a training that are not on the GPU."""
     content = {**one.state_dict(), "order": one.order}
     content.pop("streams")  # whose states are the CPU's on every device
@@ -377,7 +377,7 @@ def test_sums_left_on_the_cpu_are_found(fake):
     one = recipe("mlp", "rule=bp")
     with fake, torch.no_grad():
         network = one.network.build(one.data.shape(), one.data.classes())
-        alone = Session(one, network, BATCH, GPU)
+        alone = TrainState(one, network, BATCH, GPU)
         assert left(alone) == []
         alone.correct = torch.zeros((), dtype=torch.int64)
         assert left(alone) == ["/correct"]

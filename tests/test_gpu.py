@@ -16,8 +16,8 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.storage import Run
-from fdfa_cli.training.session import Session
-from fdfa_cli.training.stack import Stack
+from fdfa_cli.training.stack import StackedTrainState
+from fdfa_cli.training.state import TrainState
 from fdfa_cli.trials.engines.base import Job
 from fdfa_cli.trials.engines.worker import train_job, train_stack
 from fdfa_cli.trials.plan import Trial
@@ -77,15 +77,15 @@ def test_evaluation_counts_what_predictions_hit():
     device = torch.device(GPU)
     splits = one.data.load(data_root(), device)
     network = one.network.build(one.data.shape(), one.data.classes())
-    sessions = [Session(one, network, len(splits.train), device) for _ in range(2)]
+    states = [TrainState(one, network, len(splits.train), device) for _ in range(2)]
     with torch.no_grad():
         for _ in range(3):
-            sessions[0].advance(splits.train)
-            sessions[1].advance(splits.train)
+            states[0].advance(splits.train)
+            states[1].advance(splits.train)
         rows = torch.arange(50, device=device)
         x, labels = splits.test.batch(rows), splits.test.labels[:50]
-        _, hits = Stack(sessions).score(x, labels)
-        predicted = network.predict(sessions[0].params, sessions[0].buffers, x).argmax(1)
+        _, hits = StackedTrainState(states).score(x, labels)
+        predicted = network.predict(states[0].params, states[0].buffers, x).argmax(1)
     assert hits.tolist() == [int((predicted == labels).sum())] * 2
 
 

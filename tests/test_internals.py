@@ -24,9 +24,9 @@ from fdfa_cli.network.layers.products import LARGE, inner
 from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.training import tape
-from fdfa_cli.training.session import Session
-from fdfa_cli.training.stack import Stack
+from fdfa_cli.training import traced
+from fdfa_cli.training.stack import StackedTrainState
+from fdfa_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 EPS = torch.finfo(torch.float32).eps
@@ -34,7 +34,7 @@ EPS = torch.finfo(torch.float32).eps
 CACHES = (
     private,
     recording_mode,
-    tape._recordable,
+    traced._recordable,
     products._onednn_is_quicker,
     fourier._direct_is_slow,
     processor.reference,
@@ -209,7 +209,7 @@ def test_convolutions_do_without_nnpack(lose, monkeypatch, name):
 def test_stacked_steps_come_to_the_same_digits_unrecorded(lose, monkeypatch, path):
     """A recording plays the very operations."""
 
-    def trained() -> list[Session]:
+    def trained() -> list[TrainState]:
         recipes = [
             read(
                 "digits/mlp", ["rule=fdfa", "data.limit=128", "training.device=cpu", f"training.seed={k}"]
@@ -218,21 +218,21 @@ def test_stacked_steps_come_to_the_same_digits_unrecorded(lose, monkeypatch, pat
         ]
         splits = recipes[0].data.load(data_root(), CPU)
         network = recipes[0].network.build(recipes[0].data.shape(), recipes[0].data.classes())
-        sessions = [Session(one, network, len(splits.train), CPU) for one in recipes]
-        stack = Stack(sessions)
+        states = [TrainState(one, network, len(splits.train), CPU) for one in recipes]
+        stack = StackedTrainState(states)
         with torch.no_grad():
             for _ in range(4):
                 stack.advance(splits.train)
-        assert bool(stack._step._tapes) == tape._recordable()
-        return sessions
+        assert bool(stack._step._recordings) == traced._recordable()
+        return states
 
     recorded = trained()
     if path == "utils._pytree":  # torch itself does not run without it
-        monkeypatch.setattr(tape, "private", lambda name: None if name.startswith(path) else private(name))
-        tape._recordable.cache_clear()
+        monkeypatch.setattr(traced, "private", lambda name: None if name.startswith(path) else private(name))
+        traced._recordable.cache_clear()
     else:
         lose(path)
-    assert not tape._recordable()
+    assert not traced._recordable()
     for one, other in zip(recorded, trained(), strict=True):
         for name, value in one.params.items():
             assert torch.equal(value, other.params[name]), name

@@ -300,7 +300,7 @@ def test_a_training_that_runs_out_of_memory_has_failed_and_says_so(
     def exhausted(*_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes.")
 
-    monkeypatch.setattr("fdfa_cli.training.session.Session.step", exhausted)
+    monkeypatch.setattr("fdfa_cli.training.state.TrainState.step", exhausted)
     said = say(capsys, 1, *COMMANDS[command], "--results", str(tmp_path))
     (stored, *_) = tmp_path.rglob("run.json")
     assert '"failed"' in stored.read_text()

@@ -28,7 +28,7 @@ from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.forward_forward import wrong_labels
 from fdfa_cli.streams import sample
 from fdfa_cli.training.loop import evaluate
-from fdfa_cli.training.session import Session
+from fdfa_cli.training.state import TrainState
 
 DRAWS = 40_000
 CLASSES = 3
@@ -288,14 +288,14 @@ def test_batchwise_sizes_are_redrawn_at_every_step_and_not_in_evaluation():
             return super().step(s)
 
     recipe = recipe.model_copy(update={"rule": Watched()})
-    sessions = [Session(recipe, network, len(splits.train), torch.device("cpu")) for _ in range(2)]
+    states = [TrainState(recipe, network, len(splits.train), torch.device("cpu")) for _ in range(2)]
     with torch.no_grad():
-        for session, evaluates in zip(sessions, (False, True), strict=True):
+        for state, evaluates in zip(states, (False, True), strict=True):
             for _ in range(3):
-                rows = session.rows()
-                session.step(splits.train.batch(rows), splits.train.labels[rows])
+                rows = state.rows()
+                state.step(splits.train.batch(rows), splits.train.labels[rows])
                 if evaluates:
-                    evaluate(session, splits.validation, "val")
+                    evaluate(state, splits.validation, "val")
     assert len(seen) == 6  # evaluation takes no step
     for name in seen[0]:
         first, second, third = (drawn[name] for drawn in seen[:3])

@@ -38,7 +38,7 @@ from fdfa_cli.rules import step as rules
 from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.step import Update
 from fdfa_cli.storage import Run
-from fdfa_cli.training.session import Session
+from fdfa_cli.training.state import TrainState
 
 #: Epochs of digits/mlp, which has 30, in the tests of learning.
 EPOCHS = 10
@@ -458,16 +458,16 @@ def test_direct_kolen_pollack_decays_weights_and_feedback_alike_beside_what_thei
     options = recipe("dkp", "rule.decay=0.1", "rule.feedback_optimizer={name: sgd, lr: 0.5}",
                      "optimizer={name: sgd, lr: 0.2, weight_decay: 0.3}")  # fmt: skip
     network = options.network.build(options.data.shape(), options.data.classes())
-    session = Session(options, network, 64, torch.device("cpu"))
-    before = session.twin()
+    state = TrainState(options, network, 64, torch.device("cpu"))
+    before = state.twin()
     x, y = torch.rand(32, *options.data.shape()), torch.randint(10, (32,))
     batch = Batch(x, y, Mode(training=True, buffers=before.buffers), LOSSES["cross_entropy"])
     with torch.no_grad():
         update = options.rule.step(rules.Step(network, before.params, before.state, batch, {}))
-        session.step(x, y)
+        state.step(x, y)
     for now, was, grads, rate, decay in (
-        (session.params, before.params, update.grads, 0.2, 0.4),
-        (session.state, before.state, update.state_grads, 0.5, 0.1),
+        (state.params, before.params, update.grads, 0.2, 0.4),
+        (state.rule_state, before.state, update.state_grads, 0.5, 0.1),
     ):
         for name in now:
             torch.testing.assert_close(now[name], (1 - rate * decay) * was[name] - rate * grads[name])
@@ -522,7 +522,7 @@ def accuracy(folder: Path, name: str) -> float:
     return mean(run.record.summary["test_accuracy"] for run in runs)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="state")
 def runs_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 

@@ -28,8 +28,8 @@ from fdfa_cli.storage import Run
 from fdfa_cli.streams import Draw
 from fdfa_cli.training import footprint
 from fdfa_cli.training.grouping import groups
-from fdfa_cli.training.session import Session
-from fdfa_cli.training.stack import Stack
+from fdfa_cli.training.stack import StackedTrainState
+from fdfa_cli.training.state import TrainState
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines import batched
 from fdfa_cli.trials.engines.base import Job, Outcome
@@ -60,10 +60,10 @@ def varied(base: Recipe, factor: float, seed: int) -> Recipe:
     )
 
 
-def sessions(recipes: Sequence[Recipe]) -> tuple[list[Session], Any]:
+def states(recipes: Sequence[Recipe]) -> tuple[list[TrainState], Any]:
     splits = recipes[0].data.load(data_root(), CPU)
     network = recipes[0].network.build(recipes[0].data.shape(), recipes[0].data.classes())
-    return [Session(one, network, len(splits.train), CPU) for one in recipes], splits
+    return [TrainState(one, network, len(splits.train), CPU) for one in recipes], splits
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -73,7 +73,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
-def assert_same(one: Session, other: Session, tolerance: float = 1e-3) -> None:
+def assert_same(one: TrainState, other: TrainState, tolerance: float = 1e-3) -> None:
     """Everything that a checkpoint would hold.
 
     Tensors by the norm of their difference: a unit at the edge of its ReLU, or an error at zero whose sign
@@ -91,22 +91,22 @@ def assert_same(one: Session, other: Session, tolerance: float = 1e-3) -> None:
             assert value == theirs[path], path
 
 
-def advance(team: Session | Stack, train: Any, steps: int) -> None:
-    """As the loop does: the sessions begin an epoch when they are at the end of one."""
+def advance(team: TrainState | StackedTrainState, train: Any, steps: int) -> None:
+    """As the loop does: the states begin an epoch when they are at the end of one."""
     with torch.no_grad():
         for _ in range(steps):
             if team.position == team.steps:
-                for session in team.sessions:
-                    session.epoch += 1
-                    session.begin_epoch()
+                for state in team.states:
+                    state.epoch += 1
+                    state.begin_epoch()
             team.advance(train)
         team.settle()
 
 
 def assert_stacked_as_alone(recipes: Sequence[Recipe], steps: int) -> None:
-    alone, splits = sessions(recipes)
-    together, _ = sessions(recipes)
-    advance(Stack(together), splits.train, steps)
+    alone, splits = states(recipes)
+    together, _ = states(recipes)
+    advance(StackedTrainState(together), splits.train, steps)
     for one, other in zip(alone, together, strict=True):
         advance(one, splits.train, steps)
         assert_same(one, other)
@@ -126,18 +126,18 @@ def test_every_rule_comes_to_what_it_comes_to_alone(rule, network):
     base = recipe(network, f"rule={rule}", "optimizer={name: sgd, lr: 0.002, momentum: 0.9}")
     recipes = [varied(base, factor, seed) for factor, seed in ((1.0, 0), (0.8, 1), (0.6, 2))]
     assert groups(recipes) in ([[0, 1, 2]], [[2, 1, 0]])
-    alone, splits = sessions(recipes)
-    together, _ = sessions(recipes)
-    stack = Stack(together)
+    alone, splits = states(recipes)
+    together, _ = states(recipes)
+    stack = StackedTrainState(together)
     advance(stack, splits.train, 4)
     x, labels = splits.validation.batch(torch.arange(30)), splits.validation.labels[:30]
     with torch.no_grad():
         losses, correct = stack.score(x, labels)
-    for k, session in enumerate(alone):
-        advance(session, splits.train, 4)
-        assert_same(session, together[k], 0.02)
+    for k, state in enumerate(alone):
+        advance(state, splits.train, 4)
+        assert_same(state, together[k], 0.02)
         with torch.no_grad():
-            loss, hits = session.score(x, labels)
+            loss, hits = state.score(x, labels)
         torch.testing.assert_close(losses[k], loss, rtol=1e-3, atol=1e-5)
         assert abs(int(correct[k] - hits)) <= 1
     # The trials are not each other's: a stack that mixed them up would be seen.
@@ -173,9 +173,9 @@ def test_every_trial_keeps_its_own_optimizer_and_schedule(schedule):
 def test_tensors_that_fill_no_register_move_to_the_same_digits():
     """Ten entries a trial: in rows of one tensor, the kernel would round other ones as its last."""
     recipes = [recipe("optimizer=adam", seed=k) for k in range(3)]
-    alone, _ = sessions(recipes)
-    together, _ = sessions(recipes)
-    stack, shape = Stack(together), alone[0].params["out.linear.bias"].shape
+    alone, _ = states(recipes)
+    together, _ = states(recipes)
+    stack, shape = StackedTrainState(together), alone[0].params["out.linear.bias"].shape
     assert shape == (10,)
     loss, logits = torch.zeros(3), torch.zeros(3, 1, 10)
     for _ in range(20):
@@ -194,12 +194,12 @@ def test_a_stack_takes_over_and_hands_back_in_the_middle():
     recipes = [recipe("rule=fdfa", "network.dropout=0.1", f"optimizer={{name: adam, lr: {lr}, eps: 1e-3}}")
                for lr in (1e-3, 2e-3, 3e-3)]  # fmt: skip
     recipes = [varied(one, 1.0, seed) for seed, one in enumerate(recipes)]
-    alone, splits = sessions(recipes)
-    moved, _ = sessions(recipes)
+    alone, splits = states(recipes)
+    moved, _ = states(recipes)
     for one in moved:
         advance(one, splits.train, 2)
-    advance(Stack(moved), splits.train, 3)
-    advance(Stack(moved[1:]), splits.train, 3)
+    advance(StackedTrainState(moved), splits.train, 3)
+    advance(StackedTrainState(moved[1:]), splits.train, 3)
     advance(moved[2], splits.train, 4)
     for steps, one, other in zip((5, 8, 12), alone, moved, strict=True):
         advance(one, splits.train, steps)
@@ -218,10 +218,10 @@ def test_trials_of_one_seed_share_draws_and_come_to_what_each_comes_to_alone(rul
     base = recipe(MLP, AUGMENTED, f"rule={rule}", "optimizer={name: sgd, lr: 0.002, momentum: 0.9}")
     slower = base.model_copy(update={"optimizer": base.optimizer.model_copy(update={"lr": 0.001})})
     recipes = [base, slower, varied(base, 0.8, 0), varied(base, 1.0, 1), slower]
-    alone, splits = sessions(recipes)
-    together, _ = sessions(recipes)
-    advance(Stack(together), splits.train, 3)
-    advance(Stack(together[1:]), splits.train, 3)
+    alone, splits = states(recipes)
+    together, _ = states(recipes)
+    advance(StackedTrainState(together), splits.train, 3)
+    advance(StackedTrainState(together[1:]), splits.train, 3)
     for k, (one, other) in enumerate(zip(alone, together, strict=True)):
         advance(one, splits.train, 6 if k else 3)
         assert_same(one, other, 0.02)
@@ -232,11 +232,11 @@ def test_what_trials_of_one_seed_share_is_drawn_once(monkeypatch):
     fill = Draw.fill
     monkeypatch.setattr(Draw, "fill", lambda *given: asked.append(given[2]) or fill(*given))
     recipes = [recipe("rule=fdfa", f"optimizer.lr={lr}", seed=seed) for lr in (1e-3, 2e-3) for seed in (0, 1)]
-    together, splits = sessions(recipes)
+    together, splits = states(recipes)
     asked.clear()
-    advance(Stack(together), splits.train, 1)
+    advance(StackedTrainState(together), splits.train, 1)
     perturbations = len(together[0].network.blocks)
-    drawing = [session.streams["perturbation"] for session in together[:2]]
+    drawing = [state.streams["perturbation"] for state in together[:2]]
     assert asked == [generator for generator in drawing for _ in range(perturbations)]
 
 

@@ -28,7 +28,7 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.signals import stopping
 from fdfa_cli.storage import Run
 from fdfa_cli.training import device
-from fdfa_cli.training.session import Session
+from fdfa_cli.training.state import TrainState
 from fdfa_cli.training.training_run import CheckpointInterval, TrainingRun
 
 SMALL = ("network.hidden=[16,12]", "training.epochs=4", "training.threads=1", "training.device=cpu")
@@ -334,7 +334,7 @@ def test_convolution_weights_follow_their_gradients(optimizer):
         ["network={name: cnn, channels: [3, 4], kernels: [3], hidden: [8]}", f"optimizer={optimizer}"],
     ).recipe
     network = options.network.build(options.data.shape(), options.data.classes())
-    session = Session(options, network, 64, torch.device("cpu"))
+    state = TrainState(options, network, 64, torch.device("cpu"))
     module = torch.nn.Sequential(
         torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.ReLU(),
         torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
@@ -342,7 +342,7 @@ def test_convolution_weights_follow_their_gradients(optimizer):
         torch.nn.Linear(8, 10),
     )  # fmt: skip
     own = list(module.parameters())
-    for mine, theirs in zip(session.params.values(), own, strict=True):
+    for mine, theirs in zip(state.params.values(), own, strict=True):
         theirs.data.copy_(mine)
     reference = getattr(torch.optim, {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[optimizer])(
         own, lr=options.optimizer.lr, weight_decay=options.optimizer.weight_decay
@@ -353,8 +353,8 @@ def test_convolution_weights_follow_their_gradients(optimizer):
         torch.nn.functional.cross_entropy(module(x[i]), y[i]).backward()
         reference.step()
         with torch.no_grad():
-            session.step(x[i], y[i])
-    for (name, mine), theirs in zip(session.params.items(), own, strict=True):
+            state.step(x[i], y[i])
+    for (name, mine), theirs in zip(state.params.items(), own, strict=True):
         if mine.ndim < 2:  # the bias before a batch norm has no gradient but rounding, which Adam blows up
             continue
         assert (mine - theirs).abs().mean() < 1e-4, name

@@ -16,7 +16,7 @@ from fdfa_cli.diagnostics.moment import Moment, moments
 from fdfa_cli.diagnostics.phases import phases
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.losses import LOSSES, Batch
+from fdfa_cli.network.losses import Batch
 from fdfa_cli.streams import sample, stream
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Probe:
         session = self.session
         batch = self._batch(self.x, self.labels)
         moment = Moment(
-            session.recipe.rule, session.network, session.params, session.state, batch, session.taken
+            session.recipe.rule, session.network, session.params, session.rule_state, batch, session.taken
         )
         perturbations = moment.perturbations(self._stream("step", moment.step))
         true, exact = moment.exact()
@@ -95,7 +95,7 @@ class Probe:
         """Gradients of successive steps in which only the state moves, as its optimizer moves it."""
         generator, twin = self._stream("draws", moment.step), self.session.twin()
         for i in range(self.options.settle + self.options.draws):
-            update = moment.update(moment.perturbations(generator, later=i), state=twin.state)
+            update = moment.update(moment.perturbations(generator, later=i), state=twin.rule_state)
             if i >= self.options.settle:
                 yield update.grads
             twin.apply(replace(update, grads={}))
@@ -121,9 +121,8 @@ class Probe:
 
     def _batch(self, x: torch.Tensor, labels: torch.Tensor) -> Batch:
         """What the training's step would make of them, under the probe's dropout masks."""
-        training = self.session.recipe.training
         mode = Mode(training=True, buffers=self.session.buffers, noise=self.noise)
-        return Batch(x.bfloat16() if training.precision == "bf16" else x, labels, mode, LOSSES[training.loss])
+        return self.session.batch(x, labels, mode)
 
     def _stream(self, purpose: str, step: int) -> torch.Generator:
         seed = self.session.recipe.training.seed

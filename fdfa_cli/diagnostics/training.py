@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from fdfa_cli.lazy import torch
     from fdfa_cli.network.base import Network
+    from fdfa_cli.network.layers import Mode
+    from fdfa_cli.network.losses import Batch
     from fdfa_cli.recipe.schema import Recipe
     from fdfa_cli.rules.step import Update
 
@@ -20,7 +22,7 @@ class Training(Protocol):
     batch_size: int
     params: dict[str, torch.Tensor]
     buffers: dict[str, torch.Tensor]
-    state: dict[str, torch.Tensor]
+    rule_state: dict[str, torch.Tensor]
 
     @property
     def steps(self) -> int:
@@ -29,6 +31,9 @@ class Training(Protocol):
     @property
     def taken(self) -> int:
         """Steps taken so far, in all epochs."""
+
+    def batch(self, x: torch.Tensor, labels: torch.Tensor, mode: Mode) -> Batch:
+        """The batch that the rule gets of these inputs and labels."""
 
     def apply(self, update: Update) -> None:
         """Let the optimizers follow an update's gradients."""

@@ -22,41 +22,41 @@ from fdfa_cli.storage.fields import LARGEST, MOST_EPOCHS, check_probes, is_finit
 from fdfa_cli.storage.files import finite
 
 if TYPE_CHECKING:
-    from fdfa_cli.training.session import Session
+    from fdfa_cli.training.state import TrainState
 
 FORMAT = 3
 #: Bytes that a checkpoint may have beside its tensors: their names, and an epoch's diagnostics.
 BESIDE = 64 * 2**20
 
 
-def save(path: Path, session: Session) -> None:
-    """Write `session` to `path` atomically."""
+def save(path: Path, state: TrainState) -> None:
+    """Write `state` to `path` atomically."""
     buffer = io.BytesIO()
-    torch.save(_compact({"format": FORMAT, **session.state_dict()}), buffer)
+    torch.save(_compact({"format": FORMAT, **state.state_dict()}), buffer)
     atomic_write(path, buffer.getvalue())
 
 
-def load(path: Path, session: Session) -> None:
-    """Put what `path` holds into `session`.
+def load(path: Path, state: TrainState) -> None:
+    """Put what `path` holds into `state`.
 
-    Raises `RunDamaged` where the file is unreadable, of another format, or of another training; `session` is
+    Raises `RunDamaged` where the file is unreadable, of another format, or of another training; `state` is
     then as before.
     """
-    mine = session.state_dict()
+    mine = state.state_dict()
     try:
         with open_regular(path, _bytes(mine) + BESIDE) as file:
             content = _read(file)
         _check(content, mine)
-        if content["position"] > session.steps:
-            raise ValueError(f"position cannot be {content['position']} of {session.steps} steps")
-        for state in content["streams"].values():
-            torch.Generator(session.device).set_state(state)
+        if content["position"] > state.steps:
+            raise ValueError(f"position cannot be {content['position']} of {state.steps} steps")
+        for stream in content["streams"].values():
+            torch.Generator(state.device).set_state(stream)
     except OSError as error:
         raise RunDamaged(f"{path}: {error.strerror or error}") from error
     except (ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunDamaged(f"{path}: damaged: {reason}; if you remove it, the run starts again") from error
-    session.load_state_dict(content)
+    state.load_state_dict(content)
 
 
 def _read(file: BinaryIO) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def _bytes(tree: Any) -> int:
-    """Of all tensors in a tree."""
+    """The bytes of all tensors in a tree."""
     if isinstance(tree, dict):
         return sum(map(_bytes, tree.values()))
     return tree.nbytes if isinstance(tree, torch.Tensor) else 0

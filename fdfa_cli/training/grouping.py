@@ -6,7 +6,7 @@ optimizer and schedule with all of their options, and the rule's own. A rule's o
 its step as tensors where they differ, but for those that it declares as `Rule.shared_options`; those that
 are an optimizer or a schedule never enter it.
 
-Three kinds of training are always alone: with diagnostics, which look into the single session; in bfloat16,
+Three kinds of training are always alone: with diagnostics, which look into the single state; in bfloat16,
 for which `torch.func.vmap` has no batch norm with statistics in float32; and with an optimizer that is not
 `elementwise`, which would mix the trials whose tensors it is given as rows of one.
 """

@@ -20,7 +20,7 @@ from fdfa_cli.training import total
 from fdfa_cli.training.device import peak_memory
 from fdfa_cli.training.footprint import EVALUATION_BATCH, memory_in_words
 from fdfa_cli.training.progress import Progress, Quiet
-from fdfa_cli.training.stack import Stack
+from fdfa_cli.training.stack import StackedTrainState
 from fdfa_cli.training.trainee import Trainee
 from fdfa_cli.training.training_run import CheckpointInterval, TrainingRun
 
@@ -97,7 +97,7 @@ def _fit(
             with training.own_failure():
                 training.begin(network, splits.train)
                 if training.ended:  # it was stopped between its last checkpoint and its end
-                    conclude(training.session, [training], splits.test)
+                    conclude(training.state, [training], splits.test)
     trainee: Trainee | None = None
     interval = CheckpointInterval()
     active = list(trainings)
@@ -106,16 +106,16 @@ def _fit(
         active = [training for training in active if not training.ended]
         if not active:
             return
-        place = min(training.session.place for training in active)
-        moving = [training for training in active if training.session.place == place]
-        sessions = [training.session for training in moving]
+        place = min(training.state.place for training in active)
+        moving = [training for training in active if training.state.place == place]
+        states = [training.state for training in moving]
         with torch.no_grad():
-            if trainee is None or trainee.sessions != sessions:
-                trainee = Stack(sessions) if len(sessions) > 1 else sessions[0]
-                progress.start(moving[0].recipe, sessions[0])
+            if trainee is None or trainee.states != states:
+                trainee = StackedTrainState(states) if len(states) > 1 else states[0]
+                progress.start(moving[0].recipe, states[0])
             if epoch(trainee, moving, splits, interval, progress, stop):
                 save(active)
-                raise Interrupted(f"interrupted in epoch {sessions[0].epoch + 1}")
+                raise Interrupted(f"interrupted in epoch {states[0].epoch + 1}")
 
 
 def epoch(
@@ -161,11 +161,11 @@ def steps(
     """Take the steps that are left of the epoch on the training set; returns whether it was stopped."""
     clock.start()
     stopped = False
-    if trainings[0].session.taken == 0:
+    if trainings[0].state.taken == 0:
         diagnose(trainings, clock)
     while trainee.position < trainee.steps and not stopped:
         trainee.advance(train)
-        progress.step(trainings[0].session)
+        progress.step(trainings[0].state)
         if trainee.position % WATCH_EVERY == 0 and not trainee.loss_sum.isfinite().all():
             break
         diagnose(trainings, clock)
@@ -173,7 +173,7 @@ def steps(
     seconds = clock.stop() / len(trainings)
     trainee.settle()
     for training in trainings:
-        training.session.seconds += seconds
+        training.state.seconds += seconds
     return stopped
 
 
@@ -181,10 +181,10 @@ def diagnose(trainings: Sequence[TrainingRun], clock: Clock) -> None:
     """Probe where it is due, off the training's clock."""
     for training in trainings:
         if training.probe is not None and training.probe.due():
-            training.session.seconds += clock.stop()
+            training.state.seconds += clock.stop()
             clock.start()
             found = training.probe.look()
-            training.session.probes.append({**found, "seconds": clock.stop()})
+            training.state.probes.append({**found, "seconds": clock.stop()})
             clock.start()
 
 
@@ -207,7 +207,7 @@ def conclude(trainee: Trainee, trainings: Sequence[TrainingRun], test: Subset) -
 
 def evaluate(trainee: Trainee, subset: Subset, prefix: str) -> list[dict[str, float]]:
     """Each state's mean loss and accuracy of `subset`, as ``{prefix}_loss`` and ``{prefix}_accuracy``."""
-    count = len(trainee.sessions)
+    count = len(trainee.states)
     if not len(subset):
         return [{} for _ in range(count)]
     loss_sum = total.zero(trainee.device, (count,))

@@ -12,7 +12,7 @@ from fdfa_cli.training import total
 
 if TYPE_CHECKING:
     from fdfa_cli.recipe.schema import Recipe
-    from fdfa_cli.training.session import Session
+    from fdfa_cli.training.state import TrainState
 
 #: Seconds between two looks at the running loss for the bar (each look waits for the device).
 REFRESH = 0.25
@@ -21,10 +21,10 @@ REFRESH = 0.25
 class Progress(Protocol):
     """Told of every step and epoch."""
 
-    def start(self, recipe: Recipe, session: Session) -> None:
+    def start(self, recipe: Recipe, state: TrainState) -> None:
         """Training begins, or goes on."""
 
-    def step(self, session: Session) -> None:
+    def step(self, state: TrainState) -> None:
         """A step was taken."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -40,10 +40,10 @@ class Progress(Protocol):
 class Quiet:
     """Shows nothing."""
 
-    def start(self, recipe: Recipe, session: Session) -> None:
+    def start(self, recipe: Recipe, state: TrainState) -> None:
         """Nothing."""
 
-    def step(self, session: Session) -> None:
+    def step(self, state: TrainState) -> None:
         """Nothing."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -64,13 +64,13 @@ class Then(Quiet):
     def __init__(self, shown: Progress, after: Callable[[], None]) -> None:
         self._shown, self._after = shown, after
 
-    def start(self, recipe: Recipe, session: Session) -> None:
+    def start(self, recipe: Recipe, state: TrainState) -> None:
         """As shown."""
-        self._shown.start(recipe, session)
+        self._shown.start(recipe, state)
 
-    def step(self, session: Session) -> None:
+    def step(self, state: TrainState) -> None:
         """As shown."""
-        self._shown.step(session)
+        self._shown.step(state)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Show the epoch, then act."""
@@ -81,7 +81,7 @@ class Then(Quiet):
 class Lines(Quiet):
     """One plain line an epoch."""
 
-    def start(self, recipe: Recipe, session: Session) -> None:
+    def start(self, recipe: Recipe, state: TrainState) -> None:
         """Remember how many epochs there are."""
         self._epochs = recipe.training.epochs
 
@@ -114,28 +114,28 @@ class Bar(Quiet):
         """Take the bar away."""
         self._bar.stop()
 
-    def start(self, recipe: Recipe, session: Session) -> None:
+    def start(self, recipe: Recipe, state: TrainState) -> None:
         """Lay the bar out over all epochs."""
         self._epochs = recipe.training.epochs
-        done = session.epoch * session.steps + session.position
+        done = state.epoch * state.steps + state.position
         self._task = self._bar.add_task(
-            "", total=self._epochs * session.steps, completed=done, epoch=f"1/{self._epochs}", figures=""
+            "", total=self._epochs * state.steps, completed=done, epoch=f"1/{self._epochs}", figures=""
         )
-        self._looked, self._seen = time.perf_counter(), session.seen
+        self._looked, self._seen = time.perf_counter(), state.seen
 
-    def step(self, session: Session) -> None:
+    def step(self, state: TrainState) -> None:
         """Advance; read the running loss a few times a second."""
         now = time.perf_counter()
         if now - self._looked < REFRESH:
             return
-        loss = total.wide(session.loss_sum).item() / session.seen
-        correct = session.correct.item() / session.seen
-        speed = max(session.seen - self._seen, 0) / (now - self._looked)
-        self._looked, self._seen = now, session.seen
+        loss = total.wide(state.loss_sum).item() / state.seen
+        correct = state.correct.item() / state.seen
+        speed = max(state.seen - self._seen, 0) / (now - self._looked)
+        self._looked, self._seen = now, state.seen
         self._bar.update(
             self._task,
-            completed=session.epoch * session.steps + session.position,
-            epoch=f"{session.epoch + 1}/{self._epochs}",
+            completed=state.epoch * state.steps + state.position,
+            epoch=f"{state.epoch + 1}/{self._epochs}",
             figures=f"loss {loss:.4f}  accuracy {correct:.1%}  {speed:,.0f} samples/s",
         )
 

@@ -1,13 +1,13 @@
 """Several trainings moved together: one `torch.func.vmap` of the rule's step over a leading trial axis K.
 
-A `Stack` is made of sessions and dissolves into them. While it stands, every tensor of theirs is a row of
-one of its own (parameters K×…, running statistics K×…), so each session stays complete: it is evaluated,
-checkpointed and stopped as if it were alone. Each keeps its own random streams and data order, and draws
-from them what it would draw alone. It comes to what it comes to alone up to rounding: kernels add the rows of
-a stack in another order than a trial's own, which long trainings amplify, as they do the rounding of another
-processor or number of threads.
+A `StackedTrainState` is made of the states of K trainings and dissolves into them. While it stands, every
+tensor of a state is a row of one of the stack's (parameters K×…, running statistics K×…), so each state stays
+complete: it is evaluated, checkpointed and stopped as if it were alone. Each state keeps its own random
+streams and data order, and draws from them what it would draw alone. A trial comes to the same in a stack as
+alone up to rounding: kernels add the rows of a stack in another order than a trial's own. Long trainings
+amplify that, as they amplify the rounding of another processor or number of threads.
 
-One call of an optimizer moves the rows of all sessions whose settings are the same; so sessions with equal
+One call of an optimizer moves the rows of all states whose settings are the same; so states with equal
 settings should be neighbours, and only optimizers that are `elementwise` may be stacked (`grouping`).
 """
 
@@ -21,42 +21,42 @@ from typing import NamedTuple
 from fdfa_cli.data.base import Subset
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers import Mode, Tensors
-from fdfa_cli.network.losses import LOSSES, Batch, correct
+from fdfa_cli.network.losses import correct
 from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.rules.step import Step, Update
 from fdfa_cli.streams import Draw, sample_rows
 from fdfa_cli.training import total
 from fdfa_cli.training.grouping import moves_by_entries, real_options
-from fdfa_cli.training.session import Session
-from fdfa_cli.training.tape import Taped
+from fdfa_cli.training.state import TrainState
+from fdfa_cli.training.traced import Traced
 
 #: Numbers in the widest register of a CPU.
 REGISTER = 16
 
 
-class Stack:
-    """Sessions that `grouping.group` has put together, all at the same step."""
+class StackedTrainState:
+    """The states of trainings that `grouping.groups` has put together, all at the same step."""
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        self.sessions = list(sessions)
-        first = self._first = self.sessions[0]
-        assert {s.place for s in self.sessions} == {first.place}
-        assert all(moves_by_entries(s.recipe) for s in self.sessions)
+    def __init__(self, states: Sequence[TrainState]) -> None:
+        self.states = list(states)
+        first = self._first = self.states[0]
+        assert {s.place for s in self.states} == {first.place}
+        assert all(moves_by_entries(s.recipe) for s in self.states)
         self.network, self.device = first.network, first.device
-        self._rules = [s.recipe.rule for s in self.sessions]
+        self._rules = [s.recipe.rule for s in self.states]
         self._real = {
             name: torch.tensor(values, device=first.device)
             for name, values in real_options(self._rules).items()
         }
-        self.params = _stacked([s.params for s in self.sessions])
-        self.buffers = _stacked([s.buffers for s in self.sessions])
-        self.state = _stacked([s.state for s in self.sessions])
-        for k, session in enumerate(self.sessions):
-            session.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
-        self._crews = {key: self._crews_of(key) for key in first.settings}
-        self._step = Taped(
-            torch.func.vmap(partial(_step, first)), self._real, self.params, self.state, self.buffers
+        self.params = _stacked([s.params for s in self.states])
+        self.buffers = _stacked([s.buffers for s in self.states])
+        self.rule_state = _stacked([s.rule_state for s in self.states])
+        for k, state in enumerate(self.states):
+            state.buffers.update({name: tensor[k] for name, tensor in self.buffers.items()})
+        self._groups = {key: self._groups_of(key) for key in first.settings}
+        self._step = Traced(
+            torch.func.vmap(partial(_step, first)), self._real, self.params, self.rule_state, self.buffers
         )
         self._begin_epoch()
 
@@ -69,24 +69,24 @@ class Stack:
 
     @cached_property
     def _kinds(self) -> list[int]:
-        """Each session's rule, as its index among the distinct ones."""
+        """Each state's rule, as its index among the distinct ones."""
         return [self._distinct.index(rule) for rule in self._rules]
 
     @cached_property
     def _first_alike(self) -> list[int]:
-        """Of each session, the first of the same seed and rule."""
-        alike = [(s.recipe.training.seed, s.recipe.rule) for s in self.sessions]
+        """For each state, the position of the first state with the same seed and rule."""
+        alike = [(s.recipe.training.seed, s.recipe.rule) for s in self.states]
         return [alike.index(one) for one in alike]
 
     @cached_property
     def _drawing(self) -> list[int]:
-        """The sessions that draw."""
+        """The states that draw."""
         return sorted(set(self._first_alike))
 
     @cached_property
     def _shares(self) -> torch.Tensor | None:
-        """Whose draws each session gets, as its number among those that draw; None where all do."""
-        if len(self._drawing) == len(self.sessions):
+        """Whose draws each state gets, as its number among those that draw; None where all do."""
+        if len(self._drawing) == len(self.states):
             return None
         return torch.tensor([self._drawing.index(k) for k in self._first_alike], device=self.device)
 
@@ -103,18 +103,18 @@ class Stack:
         return self._first.position
 
     def _begin_epoch(self) -> None:
-        """Take over the orders and the sums of the epoch that the sessions are in."""
+        """Take over the orders and the sums of the epoch that the states are in."""
         self._epoch = self._first.epoch
-        self._orders = torch.stack([self.sessions[k].order for k in self._drawing])
-        self.loss_sum = torch.stack([s.loss_sum for s in self.sessions])
-        self.correct = torch.stack([s.correct for s in self.sessions])
-        for k, session in enumerate(self.sessions):
-            session.loss_sum, session.correct = self.loss_sum[k], self.correct[k]
+        self._orders = torch.stack([self.states[k].order for k in self._drawing])
+        self.loss_sum = torch.stack([s.loss_sum for s in self.states])
+        self.correct = torch.stack([s.correct for s in self.states])
+        for k, state in enumerate(self.states):
+            state.loss_sum, state.correct = self.loss_sum[k], self.correct[k]
 
     # --- one step ------------------------------------------------------------------------------------
 
     def advance(self, data: Subset) -> None:
-        """Take the next step of every session, each on its own batch of `data`."""
+        """Take the next step of every state, each on its own batch of `data`."""
         if self._epoch != self._first.epoch:
             self._begin_epoch()
         first = self._first
@@ -134,82 +134,80 @@ class Stack:
             self.buffers[name].copy_(value)
         total.add(self.loss_sum, done.loss, size)
         self.correct += done.correct
-        for session in self.sessions:
-            session.position += 1
+        for state in self.states:
+            state.position += 1
 
     def apply(self, update: Update | _Step) -> None:
-        """See `Session.apply`; of all sessions, stacked."""
+        """Move every state as `TrainState.apply` does; the gradients are stacked (K×…)."""
         for key, grads in (("weights", update.grads), ("feedback", update.state_grads)):
             if grads:
-                crews = self._crews[key]
-                sizes = [crew.size for crew in crews]
-                for crew, *rows in zip(
-                    crews, *(grad.split_with_sizes(sizes) for grad in grads.values()), strict=True
+                groups = self._groups[key]
+                sizes = [group.size for group in groups]
+                for group, *rows in zip(
+                    groups, *(grad.split_with_sizes(sizes) for grad in grads.values()), strict=True
                 ):
-                    crew.move(dict(zip(grads, rows, strict=True)))
+                    group.move(dict(zip(grads, rows, strict=True)))
         for name, value in update.state.items():
-            self.state[name].copy_(value)
+            self.rule_state[name].copy_(value)
 
     def _drawn(self, purpose: str, draws: Callable[[Rule], Mapping[str, Draw]]) -> dict[str, torch.Tensor]:
-        """What every session gets for a step, stacked; `draws` is asked once for each distinct rule."""
+        """What every state gets for a step, stacked; `draws` is asked once for each distinct rule."""
         known = [draws(rule) for rule in self._distinct]
         drawing = [known[self._kinds[k]] for k in self._drawing]
         return sample_rows(drawing, self._streams(purpose), self._shares)
 
     def _streams(self, purpose: str) -> list[torch.Generator]:
-        return [self.sessions[k].streams[purpose] for k in self._drawing]
+        return [self.states[k].streams[purpose] for k in self._drawing]
 
     def _dealt(self, drawn: torch.Tensor) -> torch.Tensor:
-        """A row for each session of what was made for those that draw."""
+        """A row for each state of what was made for those that draw."""
         return drawn if self._shares is None else drawn.index_select(0, self._shares)
 
     # --- evaluation ----------------------------------------------------------------------------------
 
     def score(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Session.score`, for each of the sessions (K); the batch is the same for all."""
-        losses, correct = zip(*(session.score(x, labels) for session in self.sessions), strict=True)
+        """Mean loss and number of correct answers of each state (K each); the batch is the same for all."""
+        losses, correct = zip(*(state.score(x, labels) for state in self.states), strict=True)
         return torch.stack(losses), torch.stack(correct)
 
-    # --- sessions and optimizers ---------------------------------------------------------------------
+    # --- states and optimizers ---------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Make every session whole: let it count its steps, and move its streams if another drew for it."""
-        for crew in itertools.chain.from_iterable(self._crews.values()):
-            crew.settle()
-        for session, k in zip(self.sessions, self._first_alike, strict=True):
-            first = self.sessions[k]
-            if session is not first:
-                for purpose, generator in session.streams.items():
+        """Make every state whole: let it count its steps, and move its streams if another drew for it."""
+        for group in itertools.chain.from_iterable(self._groups.values()):
+            group.settle()
+        for state, k in zip(self.states, self._first_alike, strict=True):
+            first = self.states[k]
+            if state is not first:
+                for purpose, generator in state.streams.items():
                     generator.set_state(first.streams[purpose].get_state())
 
-    def _crews_of(self, key: str) -> list[_Crew]:
-        """A crew of each run of neighbours with the same settings."""
-        tensors = self.params if key == "weights" else self.state
-        crews: list[_Crew] = []
-        for _, some in itertools.groupby(
-            self.sessions, lambda s: (*s.settings[key], s.recipe.training.epochs)
-        ):
-            members, start = list(some), sum(crew.size for crew in crews)
+    def _groups_of(self, key: str) -> list[_ParamGroup]:
+        """A group for each run of neighbours with the same settings."""
+        tensors = self.params if key == "weights" else self.rule_state
+        groups: list[_ParamGroup] = []
+        for _, some in itertools.groupby(self.states, lambda s: (*s.settings[key], s.recipe.training.epochs)):
+            members, start = list(some), sum(group.size for group in groups)
             rows = {name: tensor.narrow(0, start, len(members)) for name, tensor in tensors.items()}
-            crews.append(_Crew(key, members, rows))
-        return crews
+            groups.append(_ParamGroup(key, members, rows))
+        return groups
 
 
-class _Crew:
-    """Neighbours in a stack that move by the same settings; `tensors` are their rows of its own.
+class _ParamGroup:
+    """Neighbours in a stack that move by the same settings; `tensors` are their rows of the stack's tensors.
 
-    Their optimizers' slots become rows of the crew's. Tensors that do not fill whole vector registers move
-    one by one: fused kernels round the entries that are left over otherwise than the rest, and those would be
-    others.
+    The slots of the members' optimizers become rows of the group's. Tensors that do not fill whole vector
+    registers move one by one: fused kernels round the entries that are left over differently from the rest,
+    and in a stack other entries would be left over.
     """
 
-    def __init__(self, key: str, members: Sequence[Session], tensors: Tensors) -> None:
+    def __init__(self, key: str, members: Sequence[TrainState], tensors: Tensors) -> None:
         self._key, self._members, self.size = key, members, len(members)
         self._optimizer, _ = members[0].settings[key]
-        #: Of a tensor that moves in parts, what the crew's optimizer state calls that of each member.
+        #: For a tensor that moves in parts, the name of each member's part in the group's optimizer state.
         self._parts: dict[str, list[str]] = {}
         self._state = OptimizerState({}, {}, {})
-        own = [session.optimizer_states[key] for session in members]
+        own = [state.optimizer_states[key] for state in members]
         for name, rows in tensors.items():
             count = own[0].step_counts[name]
             if rows[0].numel() % REGISTER:
@@ -235,15 +233,15 @@ class _Crew:
         self._state.apply(given, self._optimizer, first.rate(self._key, first.position))
 
     def settle(self) -> None:
-        """Let every member count the steps."""
-        for session in self._members:
-            counts = session.optimizer_states[self._key].step_counts
+        """Tell every member how many steps its optimizer has taken."""
+        for state in self._members:
+            counts = state.optimizer_states[self._key].step_counts
             for name in counts:
                 counts[name] = self._state.step_counts[self._parts.get(name, [name])[0]]
 
 
 class _Step(NamedTuple):
-    """What a step gives; see `Update`. `correct` counts the samples classified correctly."""
+    """An `Update` as vmap can return it. `correct` counts the samples that are classified correctly."""
 
     grads: dict[str, torch.Tensor]
     state_grads: dict[str, torch.Tensor]
@@ -254,10 +252,10 @@ class _Step(NamedTuple):
 
 
 def _step(
-    first: Session,
+    first: TrainState,
     real: Tensors,
     params: Tensors,
-    state: Tensors,
+    rule_state: Tensors,
     buffers: Tensors,
     noise: Tensors,
     x: torch.Tensor,
@@ -267,8 +265,8 @@ def _step(
     """One trial's step, with the options `real` that are its own; all else it shares with `first`."""
     rule = first.recipe.rule.model_copy(update=dict(real))
     mode = Mode(training=True, buffers=buffers, noise=noise, stacked=True)
-    batch = Batch(x, labels, mode, LOSSES[first.recipe.training.loss])
-    update = rule.step(Step(first.network, params, state, batch, perturbations))
+    step = Step(first.network, params, rule_state, first.batch(x, labels, mode), perturbations)
+    update = rule.step(step)
     return _Step(
         dict(update.grads),
         dict(update.state_grads),

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from fdfa_cli.data.base import Subset
     from fdfa_cli.lazy import torch
-    from fdfa_cli.training.session import Session
+    from fdfa_cli.training.state import TrainState
 
 
 class Trainee(Protocol):
-    """One training's `Session`, or a `Stack` of K of them that are at the same step."""
+    """One training's `TrainState`, or a `StackedTrainState` of K of them that are at the same step."""
 
     device: torch.device
     #: The loss summed over the epoch's samples (see `total`): a number, or K of them.
     loss_sum: torch.Tensor
 
     @property
-    def sessions(self) -> Sequence[Session]:
+    def states(self) -> Sequence[TrainState]:
         """The states that move."""
 
     @property

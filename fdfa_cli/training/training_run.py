@@ -21,7 +21,7 @@ from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.storage import Run
 from fdfa_cli.training import checkpoint, device, total
 from fdfa_cli.training.footprint import memory_in_words
-from fdfa_cli.training.session import Session
+from fdfa_cli.training.state import TrainState
 
 #: Why a training that has reached `TrainingRun.until` is interrupted.
 PAUSED = "waits for the other trials of its sweep"
@@ -32,7 +32,7 @@ class TrainingRun:
     """A training of `recipe` on `device` into `run`, which is open for writing.
 
     A `resumed` one goes on from the run's checkpoint. With `until`, the training pauses after that many
-    epochs if there are more. The loop fills in the rest: `session` is the training's state, `probe` its
+    epochs if there are more. The loop fills in the rest: `state` is the training's state, `probe` its
     diagnostics, `summary` the numbers that run.json keeps beside those of the last epoch, and `error` what
     ended the training before its end.
     """
@@ -42,7 +42,7 @@ class TrainingRun:
     device: torch.device
     resumed: bool = False
     until: int | None = None
-    session: Session = field(init=False)
+    state: TrainState = field(init=False)
     probe: Probe | None = field(init=False, default=None)
     summary: dict[str, Any] = field(init=False, default_factory=dict)
     error: BaseException | None = field(init=False, default=None)
@@ -85,13 +85,13 @@ class TrainingRun:
 
     def begin(self, network: Network, data: Subset) -> None:
         """Make the state on the training set; a run stopped before its first checkpoint starts again."""
-        self.session = Session(self.recipe, network, len(data), self.device)
+        self.state = TrainState(self.recipe, network, len(data), self.device)
         if self.resumed:
             if self.run.checkpoint.exists():
-                checkpoint.load(self.run.checkpoint, self.session)
-            self.run.cut(self.session.epoch)
+                checkpoint.load(self.run.checkpoint, self.state)
+            self.run.cut(self.state.epoch)
         if self.recipe.diagnostics is not None:
-            self.probe = Probe(self.recipe.diagnostics, self.session, data)
+            self.probe = Probe(self.recipe.diagnostics, self.state, data)
 
     # --- where it is ---------------------------------------------------------------------------------
 
@@ -103,28 +103,28 @@ class TrainingRun:
     @property
     def ended(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.error is not None or self.session.epoch >= self.last
+        return self.error is not None or self.state.epoch >= self.last
 
     @property
     def complete(self) -> bool:
         """Whether all epochs of the recipe are done."""
-        return self.error is None and self.session.epoch >= self.recipe.training.epochs
+        return self.error is None and self.state.epoch >= self.recipe.training.epochs
 
     # --- what is stored ------------------------------------------------------------------------------
 
     def row(self) -> dict[str, Any]:
         """The epoch so far, as a line of metrics."""
-        session = self.session
+        state = self.state
         row: dict[str, Any] = {
-            "epoch": session.epoch + 1,
-            "train_loss": total.wide(session.loss_sum).item() / session.seen,
-            "train_accuracy": session.correct.item() / session.seen,
-            "lr": session.rate("weights", max(session.position - 1, 0)),
-            "train_seconds": session.seconds,
+            "epoch": state.epoch + 1,
+            "train_loss": total.wide(state.loss_sum).item() / state.seen,
+            "train_accuracy": state.correct.item() / state.seen,
+            "lr": state.rate("weights", max(state.position - 1, 0)),
+            "train_seconds": state.seconds,
         }
         if self.probe is not None:
-            row["diagnostics_seconds"] = math.fsum(probe["seconds"] for probe in session.probes)
-            row["diagnostics"] = session.probes
+            row["diagnostics_seconds"] = math.fsum(probe["seconds"] for probe in state.probes)
+            row["diagnostics"] = state.probes
         return row
 
     def check_finite(self) -> None:
@@ -140,19 +140,19 @@ class TrainingRun:
         A checkpoint is written at the end, and where the recipe wants one and the trainings that move
         together say that one is `due` (see `CheckpointInterval`).
         """
-        session, row = self.session, {**self.row(), **scores}
-        session.epoch += 1
-        session.begin_epoch()
+        state, row = self.state, {**self.row(), **scores}
+        state.epoch += 1
+        state.begin_epoch()
         # The row first: a run killed between the two repeats the epoch, and `cut` drops the row.
         self.run.append(row)
-        wanted = session.epoch % self.recipe.training.checkpoint_every == 0
-        if session.epoch == self.last or (wanted and due):
+        wanted = state.epoch % self.recipe.training.checkpoint_every == 0
+        if state.epoch == self.last or (wanted and due):
             self.save()
         return row
 
     def save(self) -> None:
         """Write the checkpoint of this moment."""
-        checkpoint.save(self.run.checkpoint, self.session)
+        checkpoint.save(self.run.checkpoint, self.state)
 
     def summarise(self, scores: Mapping[str, float], peak_memory: int) -> None:
         """Note the numbers of the whole training: its best epoch, `scores` on the test set, its costs."""

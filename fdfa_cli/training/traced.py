@@ -5,7 +5,7 @@ functorch, which on small networks takes as long as the sums. But a step is pure
 look at the values of a batched tensor: for inputs of one layout it always comes to the same operations. The
 second time, when all that the function caches is made, they are written down, as they arrive below vmap, into
 a `torch.fx` graph; from then on its generated code runs them. A function that does look at a value (of a
-tensor that is not batched) has no tape, and none has where torch lacks what recording takes.
+tensor that is not batched) has no recording, and none has where torch lacks what recording takes.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ METHODS = {"add", "argmax", "bmm", "clone", "copy_", "div", "eq", "exp", "mean",
 METHODS |= {"permute", "relu", "sub", "sum", "transpose", "unsqueeze", "view"}
 
 
-class Taped:
-    """`function`, a pure one of trees of tensors, played from a tape for each layout of its inputs.
+class Traced:
+    """A pure `function` of trees of tensors, played from a recording for each layout of its inputs.
 
-    Its first arguments are `held`: the same tensors at every call, whatever their values.
+    The first arguments of the function are `held`: the same tensors at every call, whatever their values.
     """
 
     def __init__(self, function: Callable[..., Tree], *held: Tree) -> None:
         self._function, self._held = function, held
         self._held_leaves = torch.utils._pytree.tree_leaves(held) if _recordable() else []
-        #: By layout; None where the function looks at a value and has to be called.
-        self._tapes: dict[object, Callable[..., Tree] | None] = {}
-        #: Layouts that it has been called with.
+        #: The recording for a layout, or None where the function looks at a value and has to be called.
+        self._recordings: dict[object, Callable[..., Tree] | None] = {}
+        #: The layouts with which the function has been called.
         self._met: set[object] = set()
 
     def __call__(self, *trees: Tree) -> Tree:
-        """What the function gives; the first two times for inputs of this layout it is called."""
+        """The function's value. The function itself is called the first two times for inputs of a layout."""
         if not _recordable():
             return self._function(*self._held, *trees)
         leaves, structure = torch.utils._pytree.tree_flatten(trees)
         layout = structure, *map(_layout, leaves)
-        if layout in self._tapes:
-            tape = self._tapes[layout]
-            return tape([*self._held_leaves, *leaves]) if tape else self._function(*self._held, *trees)
+        if layout in self._recordings:
+            play = self._recordings[layout]
+            return play([*self._held_leaves, *leaves]) if play else self._function(*self._held, *trees)
         if layout not in self._met:
             self._met.add(layout)
             return self._function(*self._held, *trees)
         recorder = _Recorder([*self._held_leaves, *leaves])
         with _watch()(recorder):
             result = self._function(*self._held, *trees)
-        self._tapes[layout] = None if recorder.looked else recorder.tape(result)
+        self._recordings[layout] = None if recorder.looked else recorder.recording(result)
         return result
 
 
@@ -68,7 +68,7 @@ class _Recorder:
         self.looked = False
         self._graph = torch.fx.Graph()
         self._constants: dict[str, torch.Tensor] = {}
-        #: Every tensor seen, by its identity; held, so that no other gets the same one.
+        #: Every tensor seen, by its identity. They are held, so that no other tensor gets the same identity.
         self._seen: dict[int, tuple[torch.Tensor, torch.fx.Node]] = {}
         for i, tensor in enumerate(inputs):
             self._seen[id(tensor)] = tensor, self._graph.placeholder(f"input_{i}")
@@ -95,8 +95,8 @@ class _Recorder:
             if isinstance(part, torch.Tensor):
                 self._seen[id(part)] = part, its_node
 
-    def tape(self, result: Tree) -> Callable[[list[torch.Tensor]], Tree]:
-        """What does it all again and gives a tree like `result`."""
+    def recording(self, result: Tree) -> Callable[[list[torch.Tensor]], Tree]:
+        """A function that does it all again on other inputs and gives a tree like `result`."""
         leaves, structure = torch.utils._pytree.tree_flatten(result)
         self._graph.output([self._node(leaf) for leaf in leaves])
         self._graph.eliminate_dead_code()

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 
-from fdfa_cli.training.tape import METHODS, Taped
+from fdfa_cli.training.traced import METHODS, Traced
 
 
 class Counted:
@@ -28,11 +28,11 @@ def test_it_is_played_from_the_third_time_on():
         return {"y": y.relu(), "both": (first * 2, second.expand(3, *second.shape))}
 
     counted = Counted(stepped)
-    taped = Taped(counted)
+    traced_ = Traced(counted)
     for seed in range(4):
         torch.manual_seed(seed)
         params, x = {"weight": torch.randn(4, 3), "bias": torch.randn(4)}, torch.randn(6, 3)
-        played, known = taped(params, x), stepped(params, x)
+        played, known = traced_(params, x), stepped(params, x)
         assert torch.equal(played["y"], known["y"])
         for mine, theirs in zip(played["both"], known["both"], strict=True):
             assert torch.equal(mine, theirs)
@@ -41,12 +41,12 @@ def test_it_is_played_from_the_third_time_on():
 
 def test_every_layout_has_its_own():
     counted = Counted(lambda x: x.sum(0) / len(x))
-    taped = Taped(counted)
+    traced_ = Traced(counted)
     for shape in ((4, 3), (5, 3), (4, 3), (5, 3), (4, 3), (5, 3)):
         x = torch.randn(shape)
-        torch.testing.assert_close(taped(x), x.mean(0))
-        torch.testing.assert_close(taped(x.mT.contiguous().mT), x.mean(0))
-        torch.testing.assert_close(taped(x.double()), x.double().mean(0))
+        torch.testing.assert_close(traced_(x), x.mean(0))
+        torch.testing.assert_close(traced_(x.mT.contiguous().mT), x.mean(0))
+        torch.testing.assert_close(traced_(x.double()), x.double().mean(0))
     assert counted.calls == 12
 
 
@@ -59,12 +59,12 @@ def test_what_happens_in_place_happens_again():
         return fresh
 
     counted = Counted(averaged)
-    taped = Taped(counted)
+    traced_ = Traced(counted)
     for seed in range(4):
         torch.manual_seed(seed)
         mean, x = torch.randn(5), torch.randn(5)
         before = mean.clone()
-        assert torch.equal(taped(mean, x), averaged(mean, x))
+        assert torch.equal(traced_(mean, x), averaged(mean, x))
         assert torch.equal(mean, before)
     assert counted.calls == 2
 
@@ -72,28 +72,28 @@ def test_what_happens_in_place_happens_again():
 def test_what_is_held_is_read_anew():
     weight = torch.randn(3, 3)
     counted = Counted(lambda held, x: x @ held["weight"])
-    taped = Taped(counted, {"weight": weight})
+    traced_ = Traced(counted, {"weight": weight})
     for _ in range(4):
         x = torch.randn(2, 3)
-        assert torch.equal(taped(x), x @ weight)
+        assert torch.equal(traced_(x), x @ weight)
         weight.add_(1)
     assert counted.calls == 2
 
 
 def test_a_tensor_from_elsewhere_is_kept():
     table = torch.randn(3)
-    taped = Taped(lambda x: x * table)
+    traced_ = Traced(lambda x: x * table)
     for _ in range(4):
         x = torch.randn(3)
-        assert torch.equal(taped(x), x * table)
+        assert torch.equal(traced_(x), x * table)
 
 
 @pytest.mark.parametrize("look", [lambda x: x.sum().item() > 0, lambda x: bool((x > 0).all())])
 def test_who_looks_at_a_value_is_called_every_time(look):
     counted = Counted(lambda x: x + 1 if look(x) else x - 1)
-    taped = Taped(counted)
+    traced_ = Traced(counted)
     for x in (torch.ones(2), -torch.ones(2)) * 2:
-        assert torch.equal(taped(x), 2 * x)
+        assert torch.equal(traced_(x), 2 * x)
     assert counted.calls == 4
 
 
@@ -105,11 +105,11 @@ def test_what_is_cached_the_first_time_is_a_constant():
         made.append(torch.arange(3.0))
         return made[0]
 
-    taped = Taped(lambda x: x * table())
+    traced_ = Traced(lambda x: x * table())
     for _ in range(4):
-        assert torch.equal(taped(torch.ones(3)), torch.arange(3.0))
+        assert torch.equal(traced_(torch.ones(3)), torch.arange(3.0))
     made[0].add_(1)
-    assert torch.equal(taped(torch.ones(3)), torch.arange(1.0, 4.0))
+    assert torch.equal(traced_(torch.ones(3)), torch.arange(1.0, 4.0))
 
 
 #: Every overload of the operations that are played as methods, of x and y (2×3).
@@ -139,20 +139,20 @@ OVERLOADS = {
 @pytest.mark.parametrize("first", [lambda x: x, lambda x: torch.tensor(2.0)])
 def test_what_no_method_can_do_is_left_to_the_operator(first):
     """`out=`, which methods do not take."""
-    taped = Taped(lambda x: torch.mul(first(x), x, out=torch.empty(3)))
+    traced_ = Traced(lambda x: torch.mul(first(x), x, out=torch.empty(3)))
     for _ in range(3):
         x = torch.randn(3)
-        assert torch.equal(taped(x), first(x) * x)
+        assert torch.equal(traced_(x), first(x) * x)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_method_does_what_the_operator_does(name):
     for function in OVERLOADS[name]:
         counted = Counted(function)
-        taped = Taped(counted)
+        traced_ = Traced(counted)
         for _ in range(3):
             x, y = torch.randn(2, 3), torch.randn(2, 3)
-            played, known = taped(x, y), function(x, y)
+            played, known = traced_(x, y), function(x, y)
             assert torch.equal(played, known)
             assert (played.dtype, played.stride()) == (known.dtype, known.stride())
         assert counted.calls == 2

@@ -23,7 +23,7 @@ from fdfa_cli.training import total
 PURPOSES = ("augmentation", "dropout", "perturbation")
 
 
-class Session:
+class TrainState:
     """Parameters, running statistics, rule state and the optimizers' state, moved by `step`.
 
     `epoch` counts finished epochs, `position` the steps done in the current one and `seconds` the time
@@ -35,22 +35,22 @@ class Session:
     def __init__(self, recipe: Recipe, network: Network, samples: int, device: torch.device) -> None:
         self.recipe, self.network, self.device = recipe, network, device
         self.samples = samples
-        #: What its dropout masks are drawn by, of batches of a size.
+        #: The draws of the dropout masks, by the size of a batch.
         self.noise = cache(network.noise)
         self.batch_size = recipe.training.batch_size
         seed = recipe.training.seed
         # Initial values are drawn on the CPU: a run starts from the same network on every device.
         self.params = _moved(sample(network.parameters(), stream(seed, "init")), device)
         self.buffers = _moved(sample(network.buffers(), stream(seed, "init")), device)
-        self.state = _moved(sample(recipe.rule.state(network), stream(seed, "feedback")), device)
-        #: What moves by which options.
+        self.rule_state = _moved(sample(recipe.rule.state(network), stream(seed, "feedback")), device)
+        #: The optimizer and the schedule by which the weights move, and the feedback where there is some.
         self.settings: dict[str, tuple[Optimizer, Schedule]] = {
             "weights": recipe.rule.weight_training(recipe.optimizer, recipe.schedule)
         }
-        if self.state:
+        if self.rule_state:
             self.settings["feedback"] = recipe.rule.feedback_training(recipe.optimizer, recipe.schedule)
         self.optimizer_states = {
-            key: OptimizerState.new({"weights": self.params, "feedback": self.state}[key], optimizer)
+            key: OptimizerState.new({"weights": self.params, "feedback": self.rule_state}[key], optimizer)
             for key, (optimizer, _) in self.settings.items()
         }
         self.epoch = 0
@@ -99,11 +99,11 @@ class Session:
         optimizer, schedule = self.settings[key]
         return optimizer.lr * schedule.factor(self.epoch + position / self.steps, self.recipe.training.epochs)
 
-    # --- what the loop asks of it: the same as of a `Stack` ---------------------------------------------
+    # --- what the loop asks of every `Trainee` ---------------------------------------------------------
 
     @property
-    def sessions(self) -> list[Session]:
-        """Itself."""
+    def states(self) -> list[TrainState]:
+        """The state itself, as the only one that moves."""
         return [self]
 
     def advance(self, data: Subset) -> None:
@@ -117,7 +117,7 @@ class Session:
         return LOSSES[self.recipe.training.loss](logits, labels)[0], correct(logits, labels)
 
     def settle(self) -> None:
-        """Make every session whole: nothing to do."""
+        """Make every state whole: nothing to do."""
 
     # --- one step ------------------------------------------------------------------------------------
 
@@ -127,15 +127,19 @@ class Session:
         noise = sample(self.noise(len(x)), self.streams["dropout"])
         perturbations = sample(rule.perturbations(network, len(x), self.taken), self.streams["perturbation"])
         mode = Mode(training=True, buffers=self.buffers, noise=noise)
-        if self.recipe.training.precision == "bf16":
-            x = x.bfloat16()
-        batch = Batch(x, labels, mode, LOSSES[self.recipe.training.loss])
-        update = rule.step(Step(network, self.params, self.state, batch, perturbations))
+        batch = self.batch(x, labels, mode)
+        update = rule.step(Step(network, self.params, self.rule_state, batch, perturbations))
         self.apply(update)
         self.buffers.update(mode.updates)
         total.add(self.loss_sum, update.loss, len(x))
         self.correct += correct(update.logits, labels)
         self.position += 1
+
+    def batch(self, x: torch.Tensor, labels: torch.Tensor, mode: Mode) -> Batch:
+        """The batch that the rule gets: inputs (B, …) in the training's precision, labels (B), the loss."""
+        training = self.recipe.training
+        x = x.bfloat16() if training.precision == "bf16" else x
+        return Batch(x, labels, mode, LOSSES[training.loss])
 
     def apply(self, update: Update) -> None:
         """Follow the gradients at this moment's rates."""
@@ -143,7 +147,7 @@ class Session:
             if grads:
                 self.optimizer_states[key].apply(grads, self.settings[key][0], self.rate(key, self.position))
         for name, value in update.state.items():
-            self.state[name].copy_(value)
+            self.rule_state[name].copy_(value)
 
     # --- checkpoints ---------------------------------------------------------------------------------
 
@@ -155,7 +159,7 @@ class Session:
             "seconds": self.seconds,
             "params": self.params,
             "buffers": self.buffers,
-            "state": self.state,
+            "state": self.rule_state,
             "moments": {key: state.slots for key, state in self.optimizer_states.items()},
             "numbers": {key: state.step_counts for key, state in self.optimizer_states.items()},
             "streams": {purpose: generator.get_state() for purpose, generator in self.streams.items()},
@@ -172,7 +176,7 @@ class Session:
         for mine, stored in (
             (self.params, content["params"]),
             (self.buffers, content["buffers"]),
-            (self.state, content["state"]),
+            (self.rule_state, content["state"]),
         ):
             for name, value in stored.items():
                 mine[name].copy_(value)
@@ -188,7 +192,7 @@ class Session:
         self.probes = content["probes"]
 
     def twin(self) -> Self:
-        """Another session in the same state: what is done to one does not reach the other."""
+        """Another state in the same state: what is done to one does not reach the other."""
         twin = type(self)(self.recipe, self.network, self.samples, self.device)
         twin.load_state_dict(deepcopy(self.state_dict()))
         return twin
