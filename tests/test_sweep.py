@@ -776,6 +776,8 @@ def test_a_store_that_is_removed_while_another_process_waits_for_it_is_made_anew
     [
         (["sweep", "FILE"], "compare={rules: [bp]}", "compare"),
         (["compare", "FILE", "--rules", "bp"], "sweep.seeds=3", "sweep"),
+        (["train", "FILE"], "sweep.seeds=3", "sweep"),
+        (["train", "FILE"], "compare.seeds=3", "compare"),
     ],
 )
 def test_an_override_that_another_command_reads_is_refused(tmp_path, capsys, command, override, only):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -105,6 +106,8 @@ def execution(engine: EngineOptions, quiet: bool, fail_fast: bool, retry_failed:
     from fdfa_cli.trials.progress import for_terminal
     from fdfa_cli.trials.runner import Execution
 
+    if quiet:
+        logging.getLogger("fdfa_cli").setLevel(logging.WARNING)
     with stopping() as stop:
         yield Execution(engine, for_terminal(quiet), stop, fail_fast, retry_failed, tuple(sys.argv))
 

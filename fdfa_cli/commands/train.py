@@ -61,8 +61,11 @@ def train(
     The last line on stdout is the run folder, however the run ends.
     """
     from fdfa_cli import api
+    from fdfa_cli.document.load import load
     from fdfa_cli.errors import UsageError
-    from fdfa_cli.recipe.resolve import read
+    from fdfa_cli.recipe.library import find
+    from fdfa_cli.recipe.overrides import apply, check_read
+    from fdfa_cli.recipe.resolve import resolve
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.signals import stopping
 
@@ -76,7 +79,9 @@ def train(
         _require_alone(recipe, overrides, {"seed": seed, "precision": precision})
     with _FolderLast(plugin or [], tensorboard, ignore_limits) as last, stopping() as stop:
         if recipe is not None:
-            resolved = read(recipe, [*(overrides or []), *flags])
+            document = apply(load(find(recipe)), [*(overrides or []), *flags])
+            check_read(document)
+            resolved = resolve(document)
             _log_recommended(resolved)
             run = api.train(
                 resolved.recipe,

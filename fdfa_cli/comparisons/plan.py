@@ -1,4 +1,4 @@
-"""From a recipe to the trials of a comparison. Pure: nothing is trained, read or written here."""
+"""From a recipe to the trials of its comparison. Pure: nothing is trained, read or written here."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def plan_comparison(document: Document, name: str) -> ComparisonPlan:
     _check(compare, document, recipe.rule.name)
     counts = recipe.data.counts()
     if counts is not None and not counts.test and not recipe.data.validation:
-        message = "rules are compared on test data or else by validation, and these options leave neither"
+        message = "rules are compared on test data, or else by validation, and these options leave neither"
         raise fail([Finding(document.place(("data",)), message)])
     seeds = seed_list(compare.seeds, recipe.training.seed)
     base = without_sections(document)
@@ -90,18 +90,18 @@ def plan_comparison(document: Document, name: str) -> ComparisonPlan:
 
 
 def _overrides(recipe: Recipe, compare: Compare, rule: str) -> dict[str, Any]:
-    """What makes `recipe` one of `rule`; the recipe's own rule keeps the options it has there."""
+    """The overrides that make `recipe` one of `rule`; its own rule keeps the options that it has there."""
     own = {} if rule == recipe.rule.name else {"rule": rule}
     return {**own, **compare.overrides.get(rule, {})}
 
 
 def _without_rule(document: Document) -> Document:
-    """`document` for another rule than its own: what was asked for of its own does not concern it."""
+    """`document` for another rule than its own, which what was asked of its own rule does not concern."""
     return replace(document, given=tuple(given for given in document.given if given.path[0] != "rule"))
 
 
 def _check_given_rule(compare: Compare, document: Document, own: str) -> list[Finding]:
-    """What is wrong with options that were asked for of `own`, the rule that the recipe names."""
+    """What is wrong with the options that were asked of `own`, the rule that the recipe names."""
     asked = [given for given in document.given if given.path[0] == "rule"]
     if own not in compare.rules:
         message = f"is for rule {own!r}, which is not compared ({', '.join(compare.rules)})"
@@ -117,14 +117,14 @@ def _check_given_rule(compare: Compare, document: Document, own: str) -> list[Fi
 
 
 def _lacks(compare: Compare, rule: str, key: str) -> bool:
-    """Whether `rule` has the option `key` of rules, and the comparison says nothing of it."""
+    """Whether `rule` has the option `key`, and the comparison does not set it."""
     option = key.removeprefix("rule.")
     known = option != "name" and option in RULES.get(rule).model_fields
     return known and key not in compare.overrides.get(rule, {})
 
 
 def _check(compare: Compare, document: Document, own: str) -> None:
-    """What the schema of the section cannot see; raises `RecipeError`."""
+    """Raise `RecipeError` for what is wrong with the section, but cannot be seen by its schema."""
     findings = []
     for i, rule in enumerate(compare.rules):
         place = document.place((SECTION, "rules", i))
@@ -143,7 +143,7 @@ def _check(compare: Compare, document: Document, own: str) -> None:
         findings.append(Finding(document.place((SECTION, "seeds")), "a seed is given twice"))
     for rule, values in compare.overrides.items():
         path: KeyPath = (SECTION, "overrides", rule)
-        if rule not in RULES:  # one that this time is not compared may be there
+        if rule not in RULES:  # a known rule may be there that is not compared this time
             findings.append(Finding(document.key_place(path), str(UnknownName("rule", rule, RULES))))
         for key in values:
             place = document.key_place((*path, key))
@@ -155,6 +155,6 @@ def _check(compare: Compare, document: Document, own: str) -> None:
 
 
 def _place(document: Document, rule: str, index: int, key: str) -> Place:
-    """Where a recipe says what the value of `key` is for `rule`, the one at `index` of its list."""
+    """The place of the recipe that gives the value of `key` for `rule`, which is at `index` of its list."""
     path: KeyPath = (SECTION, "rules", index) if key == "rule" else (SECTION, "overrides", rule, key)
     return document.place(path)

@@ -15,7 +15,7 @@ from fdfa_cli.stats import Mean, Paired, holm, mean, paired
 from fdfa_cli.storage import iter_metrics
 from fdfa_cli.trials.store import Store, TrialResult
 
-#: By what rules are compared: the first that some run has.
+#: What rules are compared by: the first of these that some run has.
 METRICS = ("test_accuracy", "val_accuracy")
 #: The share of the baseline's best validation accuracy that a rule is timed to, unless a target is given.
 TARGET_SHARE = 0.95

@@ -87,7 +87,7 @@ def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
 def _train(trials: list[Trial], tally: Tally, names: Mapping[str, str], runner: Runner, about: About) -> None:
     store = runner.store
     for error in store.damaged:
-        log.info("this run cannot be read, so it is trained again: %s", error)
+        log.warning("a run cannot be read, so it is trained again: %s", error)
     store.announce([trial.identity for trial in trials], tally.total, about)
     missing = {job.identity for job in store.jobs(trials)}
     for trial in trials:

@@ -18,7 +18,7 @@ from fdfa_cli.stats import (
 from fdfa_cli.storage import STATUSES
 from fdfa_cli.tables import MISSING, Column, Table, Value
 
-#: Choices of a recipe that a table names: above it where they are the same for all rules, else in a column.
+#: What of a recipe is shown: in a line above the table where all rules share it, else in a column.
 CHOICES = {
     "data": "data.name",
     "network": "network.name",
@@ -31,7 +31,7 @@ CHOICES = {
     "epochs": "training.epochs",
     "precision": "training.precision",
 }
-#: Every end of a run but completed.
+#: What a run can have come to, other than completed.
 OTHERS = (*STATUSES[1:], "missing")
 
 

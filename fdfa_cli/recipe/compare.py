@@ -11,16 +11,17 @@ from fdfa_cli.registry import Options
 
 
 class Compare(Options):
-    """The same task under several rules, with the same seeds and data order for all."""
+    """The same task under several rules, which all train with the same seeds and data order."""
 
     rules: Annotated[tuple[str, ...], Field(min_length=1, description="names of learning rules")]
     seeds: Annotated[Seeds, Field(description="a list, or how many from training.seed on")] = 5
     baseline: Annotated[
-        str | None, Field(description="the rule that others are compared with; the first when absent")
+        str | None, Field(description="the rule that the others are compared with; the first when absent")
     ] = None
     overrides: Annotated[
         dict[str, dict[str, Any]],
         Field(
-            default_factory=dict, description="for a rule by its name: dotted keys of the recipe and values"
+            default_factory=dict,
+            description="values for dotted keys of the recipe, by the rule's name",
         ),
     ]

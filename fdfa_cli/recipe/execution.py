@@ -1,4 +1,4 @@
-"""What readers of stored recipes need to know of the schema; imports nothing."""
+"""What readers of stored recipes need to know of the schema, apart from it because this imports nothing."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from fdfa_cli.registry import Options
 
-#: What a sweep may select by, and whether more is better. Nothing measured on test data is here.
+#: What a sweep may select by, and in which direction. Nothing that is measured on test data is here.
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val_accuracy": "maximize",
     "val_loss": "minimize",
@@ -38,10 +38,10 @@ SEARCHES = {
     "tpe": Search(draws=True, learns=True),
 }
 
-#: More than anyone trains; far less than a mistyped step could ask for.
+#: The most trials of a sweep: more than anyone trains, and far fewer than a mistyped step could ask for.
 MAX_TRIALS = 100_000
 
-#: A list of seeds, or how many to count up from ``training.seed``.
+#: A list of seeds, or their number, which then count up from ``training.seed``.
 Seeds = (
     Annotated[int, Field(ge=1, le=MAX_TRIALS)]
     | Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
@@ -51,14 +51,14 @@ Seeds = (
 class Space(Options):
     """The values that one key of the recipe may take: a list, or a range from `low` to `high`.
 
-    A range is of whole numbers when its ends (and its step) are; both ends belong to it.
+    A range consists of whole numbers when its ends and its step are whole; both ends belong to it.
     """
 
     values: Annotated[tuple[Any, ...] | None, Field(min_length=1, description="the values to try")] = None
     low: Annotated[int | float | None, Field(description="the smallest value")] = None
     high: Annotated[int | float | None, Field(description="the largest value")] = None
     log: Annotated[bool, Field(description="as many values between 1 and 10 as between 10 and 100")] = False
-    step: Annotated[int | float | None, Field(gt=0, description="distance of the values from low on")] = None
+    step: Annotated[int | float | None, Field(gt=0, description="distance of values from low on")] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -80,7 +80,7 @@ class Space(Options):
 
     @property
     def listed(self) -> tuple[Any, ...] | None:
-        """All values where they are finitely many: the list, or the steps of the range; else None."""
+        """The list, or the steps of the range; None where there are more values than can be listed."""
         if self.values is not None:
             return self.values
         if self.step is None:
@@ -92,7 +92,7 @@ class Space(Options):
         return tuple(_rounded(self.low + i * self.step) for i in range(count))
 
     def at(self, u: float) -> Any:
-        """The value at `u` in [0, 1): uniform `u` gives values that are uniform, or log-uniform."""
+        """The value at `u` in [0, 1); where u is uniform, values are uniform, or log-uniform with `log`."""
         if (listed := self.listed) is not None:
             return listed[min(int(u * len(listed)), len(listed) - 1)]
         assert self.low is not None
@@ -103,7 +103,7 @@ class Space(Options):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All values of a list, the first and the last of a range."""
+        """All values of a list, or the first and the last of a range."""
         if self.values is not None:
             return self.values
         listed = self.listed or (self.low, self.high)
@@ -115,40 +115,40 @@ class Space(Options):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def nearest(self, x: float) -> int | float:
-        """The value of the range nearest to `x`, with no more digits than a person can retype."""
+        """The value of the range nearest to `x`, rounded to six digits, which a person can retype."""
         assert self.low is not None
         assert self.high is not None
         return min(max(round(x) if self.whole else float(f"{x:.6g}"), self.low), self.high)
 
 
 class Prune(Options):
-    """Give up configurations that are behind, by their mean over all seeds; for short ``prune: median``.
+    """Give up configurations that are behind, by their mean over all seeds; ``prune: median`` for short.
 
-    All configurations train to the same epoch, a rung, before any is judged: who goes on depends neither
-    on the engine nor on who was faster.
+    All configurations train to the same epoch, a rung, before any of them is judged: which ones go on depends
+    neither on the engine nor on which were faster.
     """
 
     shorthand: ClassVar[str | None] = "rule"
 
     rule: Annotated[
         Literal["median", "halving"],
-        Field(description="keep those no worse than the median, or one in `factor` (successive halving)"),
+        Field(description="keep those no worse than the median, or one of `factor` (successive halving)"),
     ]
     first: Annotated[int, Field(ge=1, description="epochs before the first decision")] = 1
     factor: Annotated[int, Field(ge=2, description="each rung is at this many times the epoch before")] = 3
 
     def rungs(self, epochs: int) -> Iterator[int]:
-        """The epochs after which is decided, all below `epochs`."""
+        """The epochs after which configurations are judged, all below `epochs`."""
         powers = (self.first * self.factor**i for i in itertools.count())
         return itertools.takewhile(lambda epoch: epoch < epochs, powers)
 
 
 class Tpe(Options):
-    """How a search by tree-structured Parzen estimators learns: in rounds, whoever trains them.
+    """The rounds in which a search by tree-structured Parzen estimators learns.
 
-    A round is suggested from the results of all rounds before it, so it depends neither on the engine nor
-    on who was faster. What changes these results, more seeds or a failed trial that is trained again,
-    changes the rounds to come.
+    A round is suggested from the results of all rounds before it, so it depends neither on the engine nor on
+    which trials were faster. Whatever changes these results, such as more seeds or a failed trial that is
+    trained again, changes the rounds to come.
     """
 
     startup: Annotated[int, Field(ge=1, description="configurations of the first round, drawn at random")] = (
@@ -158,10 +158,10 @@ class Tpe(Options):
 
 
 class Sweep(Options):
-    """Many trainings: which configurations, under which seeds, and by which metric the best is chosen."""
+    """Many trainings: which configurations, under which seeds, and the metric that chooses the best."""
 
     parameters: Annotated[
-        dict[str, Space], Field(description="dotted keys of the recipe, and the values each may take")
+        dict[str, Space], Field(description="dotted keys of the recipe, and the values that each may take")
     ]
     search: Annotated[
         Literal["grid", "random", "sobol", "tpe"],
@@ -171,20 +171,19 @@ class Sweep(Options):
         ),
     ] = "grid"
     trials: Annotated[
-        int | None, Field(ge=1, le=MAX_TRIALS, description="configurations to draw; not for a grid")
+        int | None, Field(ge=1, le=MAX_TRIALS, description="number of configurations to draw; not for a grid")
     ] = None
     seeds: Annotated[
-        Seeds, Field(description="a list, or how many from training.seed on; each configuration takes all")
+        Seeds,
+        Field(description="a list, or how many from training.seed on; all are for each configuration"),
     ] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="of the search, not of a run")] = 0
-    tpe: Annotated[
-        Tpe | None, Field(description="the rounds of search: tpe, where the defaults will not do")
-    ] = None
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of the search, not of a run")] = 0
+    tpe: Annotated[Tpe | None, Field(description="options of search: tpe")] = None
     metric: Annotated[
         Literal["val_accuracy", "val_loss", "train_accuracy", "train_loss"],
-        Field(description="of the last epoch, by which configurations are compared; never of test data"),
+        Field(description="compares configurations at the last epoch; never of test data"),
     ] = "val_accuracy"
-    prune: Annotated[Prune | None, Field(description="give up early what is behind")] = None
+    prune: Annotated[Prune | None, Field(description="give up configurations that are behind")] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -217,7 +216,7 @@ class Sweep(Options):
         return self.trials
 
     def better(self, value: float) -> float:
-        """`value` of the metric, turned so that more is better."""
+        """`value` of the metric, with its sign turned where a smaller one is better."""
         return value if METRICS[self.metric] == "maximize" else -value
 
 
@@ -231,16 +230,16 @@ def _rounded(value: int | float) -> int | float:
     return value if isinstance(value, int) else float(f"{value:.12g}")
 
 
-#: Values by dotted key.
+#: Values for dotted keys of a recipe.
 Overrides = dict[str, Any]
 
 
 def random(parameters: Mapping[str, Space], seed: int, number: int) -> Overrides:
-    """Draw `number`: independent values; a parameter's do not depend on which others there are."""
+    """The values of draw `number`, all independent; those of one key do not depend on the other keys."""
     return {key: space.at(_uniform(f"{seed}/{number}/{key}")) for key, space in parameters.items()}
 
 
 def _uniform(text: str) -> float:
-    """A number in [0, 1) that looks random and is a function of `text` alone, on every machine."""
+    """A number in [0, 1) that looks random, and is the same function of `text` on every machine."""
     digest = hashlib.sha256(text.encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

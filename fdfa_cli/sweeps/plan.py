@@ -125,7 +125,7 @@ def plan_sweep(document: Document, name: str = "recipe") -> SweepPlan:
 
 
 def _check(recipe: Recipe, sweep: Sweep, document: Document) -> None:
-    """What the schema of the section cannot see; raises `RecipeError`."""
+    """Raise `RecipeError` for what is wrong with the section, but cannot be seen by its schema."""
     findings = []
     for key, space in sweep.parameters.items():
         place = document.key_place(("sweep", "parameters", key))

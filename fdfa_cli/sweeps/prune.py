@@ -1,4 +1,4 @@
-"""Who goes on after a rung. Pure functions of the configurations' scores there."""
+"""Which configurations go on after a rung: a pure function of their scores there."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fdfa_cli.recipe.sweep import Prune
 
 
 def survivors(scores: Sequence[float | None], prune: Prune) -> list[int]:
-    """The positions of those who go on, in order.
+    """The positions in `scores` of the configurations that go on, in order.
 
-    A score is the mean over a configuration's seeds, more is better; None, for one that diverged or has
-    nothing to show, never goes on. `median` keeps those at or above the median of all (Golovin et al.
-    2017), `halving` the best ⌈n/factor⌉ of n, the earlier of equals (Jamieson & Talwalkar 2016).
+    A score is the mean over the seeds of a configuration, and a larger one is better. None, for one that
+    diverged or has no value, never goes on. `median` keeps those at or above the median of all (Golovin et
+    al. 2017), `halving` the best ⌈n/factor⌉ of n, and of equals the earlier (Jamieson & Talwalkar 2016).
     """
     ranked = [-math.inf if score is None else score for score in scores]
     if not ranked:

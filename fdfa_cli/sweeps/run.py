@@ -40,7 +40,7 @@ def run(plan: SweepPlan, results: Path, execution: Execution) -> SweepResult:
     folder = _folder(plan, results)
     with execution.runner(folder) as runner:
         for error in runner.store.damaged:
-            log.info("this run cannot be read, so it is trained again: %s", error)
+            log.warning("a run cannot be read, so it is trained again: %s", error)
         plan = train(plan, runner)
         result = result_of(plan, runner.store)
     whole = plan.base.model_copy(update={"sweep": plan.sweep})

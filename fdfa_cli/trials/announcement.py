@@ -1,4 +1,4 @@
-"""What a sweep or a comparison says of itself to those who read its folder; imports little."""
+"""The file in which a sweep or a comparison tells readers of its folder what it trains; imports little."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fdfa_cli.errors import UsageError
 from fdfa_cli.storage.fields import MAX_SUMMARY, MOST
 from fdfa_cli.storage.files import atomic_write, dump_json, read_json
 
-#: The file that says what a sweep or a comparison trains; hidden, since it is no result.
+#: The name of that file, which is hidden because it is no result.
 ANNOUNCEMENT = ".plan.json"
 #: What a folder of runs is for: a sweep, a comparison, or the search before one (`compare --tune`).
 Kind = Literal["sweep", "compare", "tuning"]
@@ -19,7 +19,7 @@ Kind = Literal["sweep", "compare", "tuning"]
 
 @dataclass(frozen=True)
 class About:
-    """What the runs of a folder are for: `varied` are the keys of a sweep, `baseline` is a comparison's."""
+    """What the runs of a folder are for; a sweep has `varied` keys, a comparison the rule `baseline`."""
 
     kind: Kind
     varied: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class About:
 
 @dataclass(frozen=True)
 class Announcement:
-    """How many runs a sweep or comparison trains in all, and the identities of those known so far.
+    """The number of runs that a sweep or comparison trains in all, and the identities of those known so far.
 
     `about` is None in a folder that an older version wrote.
     """
@@ -39,7 +39,7 @@ class Announcement:
 
     @classmethod
     def read(cls, folder: Path) -> Announcement | None:
-        """What was last announced in `folder`; None where nothing (readable) was."""
+        """The announcement in `folder`; None where there is none that can be read."""
         try:
             content = read_json(folder / ANNOUNCEMENT, MAX_SUMMARY)
         except (OSError, ValueError):
@@ -52,7 +52,7 @@ class Announcement:
         return cls(total, frozenset(key for key in identities if isinstance(key, str)), _about(content))
 
     def write(self, folder: Path) -> None:
-        """Leave it in `folder`, in the place of what was announced there before.
+        """Write it to `folder`, in the place of the one before.
 
         Raises `UsageError` where the folder cannot be written to.
         """
@@ -65,7 +65,7 @@ class Announcement:
 
 
 def _about(content: Mapping[str, Any]) -> About | None:
-    """What an announcement says that its runs are for; None where it says nothing, or nothing of the kind."""
+    """What the runs of an announcement are for; None where it does not say."""
     kind, varied, baseline = (content.get(name) for name in ("kind", "varied", "baseline"))
     if kind not in get_args(Kind) or not isinstance(varied, list) or not isinstance(baseline, str | None):
         return None

@@ -1,4 +1,4 @@
-"""What the command line offers; imports nothing."""
+"""The names of the engines, for the command line, which imports nothing heavy to show its help."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EngineName(StrEnum):
-    """Who trains the trials."""
+    """The name by which an engine is asked for; `engines.options` chooses the engine."""
 
     auto = "auto"
     serial = "serial"

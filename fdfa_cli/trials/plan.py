@@ -1,4 +1,4 @@
-"""What trials are: one recipe under other values, resolved and checked before any of them starts."""
+"""Trials: one recipe under other values, resolved and checked before any of them starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Trial:
 
     @classmethod
     def of(cls, recipe: Recipe, seeds: Sequence[int]) -> tuple[Trial, ...]:
-        """The trials that train `recipe`, one a seed.
+        """The trials that train `recipe`, one for each seed.
 
-        On one CPU thread unless the recipe says otherwise: sums then round the same whichever engine
-        trains it, beside however many others.
+        They train on one CPU thread unless the recipe says otherwise, so that sums round the same whichever
+        engine trains them, and beside however many others.
         """
         threads = recipe.training.threads or 1
         recipe = _with_training(recipe.single(), threads=threads)
@@ -40,7 +40,7 @@ class Trial:
 
     @property
     def recipe(self) -> Recipe:
-        """The complete recipe; made when it is asked for, since most trials of a large plan are done."""
+        """The complete recipe, made when it is asked for: most trials of a large plan are done already."""
         return _with_training(self.configured, seed=self.seed)
 
     @property
@@ -55,7 +55,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Values for some keys of the recipe, and a trial for each seed. `number` counts from 1."""
+    """Values for some keys of the recipe, and a trial for each seed; `number` counts from 1."""
 
     number: int
     overrides: Mapping[str, Any]
@@ -70,11 +70,11 @@ def configure(
     place_of: Callable[[str, Any], Place],
     key_place: Callable[[str], Place] | None = None,
 ) -> Configuration:
-    """The trials of `base` under `overrides`, one a seed.
+    """The configuration of `base` under `overrides`, with a trial for each seed.
 
-    `place_of` says where a key's value was written; `key_place` where the key was, and is given where a
-    person chose `overrides`: then one of them that throws away another one, or what `base` was given, is
-    an error too. Raises `RecipeError` at these places.
+    `place_of` says where the value of a key was written, and `key_place` where the key was. The latter is
+    given where a person chose `overrides`: then an override that throws away another one, or what `base` was
+    given, is an error too. Raises `RecipeError` at these places.
     """
     document = base
     for key, value in overrides.items():
@@ -90,7 +90,7 @@ def configure(
 
 
 def collect(build: Callable[[Mapping[str, Any]], object], overrides: Iterable[Mapping[str, Any]]) -> None:
-    """Call `build` on all `overrides`; raises `RecipeError` with the problems of all of them, each once."""
+    """Call `build` on each of `overrides`; raises `RecipeError` with the problems of all, each once."""
     problems: dict[Problem, None] = {}
     for chosen in overrides:
         try:
@@ -102,25 +102,25 @@ def collect(build: Callable[[Mapping[str, Any]], object], overrides: Iterable[Ma
 
 
 def without_sections(document: Document) -> Document:
-    """`document` as a single run's: without the sections that say what else to train."""
+    """`document` as that of a single run, without the sections that say what else to train from it."""
     tree = {key: value for key, value in document.tree.items() if key not in MANY}
     return replace(document, tree=tree, given=tuple(g for g in document.given if g.path[0] not in MANY))
 
 
 def check_searchable(key: str, place: Place) -> list[Finding]:
-    """What is wrong with changing `key` from trial to trial, in one comparison of trials."""
+    """What is wrong with changing `key` from trial to trial; empty where it may change."""
     section, _, option = key.partition(".")
     if section in MANY:
-        return [Finding(place, f"{key} is no part of a single run, so it cannot change between runs")]
+        return [Finding(place, f"{key} is no part of a single run, so it cannot change from trial to trial")]
     if key == SEED:
         return [Finding(place, f"{SEED} is not a parameter: list the seeds under `seeds`")]
     if section == "training" and option in EXECUTION_FIELDS:
-        return [Finding(place, f"{key} changes where a run computes, not what: set it in its section")]
+        return [Finding(place, f"{key} changes where a run computes, not what: set it under training")]
     return []
 
 
 def check_seed(document: Document, seeds: int | tuple[int, ...], section: str) -> list[Finding]:
-    """What is wrong with a seed that was asked for beside the list `seeds` of the `section`."""
+    """What is wrong with a seed that was asked for, where the `section` lists its `seeds`."""
     if isinstance(seeds, int):
         return []
     where = document.place((section, "seeds")).where

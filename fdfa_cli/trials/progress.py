@@ -69,7 +69,7 @@ class Progress(Protocol):
 
 
 class Silent(Progress):
-    """Shows nothing."""
+    """Shows nothing at all."""
 
     @override
     @contextmanager

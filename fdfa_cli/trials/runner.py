@@ -96,7 +96,7 @@ def folder_of(base: Recipe, stem: str, kind: str, results: Path) -> Path:
 
 @contextmanager
 def _advice() -> Iterator[None]:
-    """Adds to an interruption what to do about it."""
+    """Adds to the error of an interruption how to go on."""
     try:
         yield
     except Interrupted as error:

@@ -1,4 +1,4 @@
-"""What a folder of trials already holds, and what is left to do."""
+"""The runs of trials in a folder, and what is left to train."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fdfa_cli.trials.plan import Trial
 
 #: The file by which one process keeps others from a store.
 LOCK = ".lock"
-#: Seconds that workers whose driver was killed get to notice and to checkpoint.
+#: Seconds in which workers whose driver was killed notice that and checkpoint.
 PATIENCE = 60.0
 
 
@@ -74,7 +74,7 @@ class Store:
 
     @property
     def running(self) -> list[Path]:
-        """Runs that some process seems to be writing."""
+        """The folders of runs that some process seems to be writing."""
         return [r.path for r in self._results.values() if r.status == "running" and r.path is not None]
 
     def get(self, trial: Trial) -> TrialResult | None:
@@ -108,10 +108,10 @@ class Store:
         self._results[trial.identity] = TrialResult.of(run)
 
     def value(self, trial: Trial, metric: str, epoch: int | None = None) -> float | None:
-        """The `metric` of a trial at the end of training, or after `epoch` (its last one if it has fewer).
+        """The `metric` of a trial after `epoch`, or at the end of training where it has no more epochs.
 
-        None where the trial never got there, or its metric is not finite there, or its metrics cannot be
-        read, which is then named in `damaged`.
+        None where the trial never got there, or its metric is not finite there. None also where its metrics
+        cannot be read, and then the run is named in `damaged`.
         """
         result = self.get(trial)
         if result is None:
@@ -133,12 +133,12 @@ class Store:
         Announcement(total, frozenset(identities), about).write(self.folder)
 
     def _replaced(self, error: RunDamaged) -> bool:
-        """Whether the run that cannot be read was trained again, as far as its recipe or its name tells."""
+        """Whether a run that cannot be read was trained again, judging by its recipe, or else by its name."""
         if error.folder is None:
             return False
         try:
             known = identity(resolve(load(error.folder / "recipe.yaml")).recipe)
-        except UsageError:  # no recipe either: the name of a run's folder ends with the start of its identity
+        except UsageError:  # the name of a run's folder ends with the start of its identity
             start = NAME.fullmatch(error.folder.name)
             return start is not None and any(key.startswith(start[1]) for key in self._results)
         return known in self._results
@@ -177,7 +177,7 @@ def open_store(folder: Path, retry_failed: bool = False, command: tuple[str, ...
         remove_abandoned(folder)
         deadline = time.monotonic() + PATIENCE
         while busy := (store := Store(folder, retry_failed, command)).running:
-            if time.monotonic() > deadline:  # still written, or on a file system that cannot tell
+            if time.monotonic() > deadline:  # someone still writes, or the file system cannot tell
                 for path in busy:
                     Run.resume(path, command).close()
                 break

@@ -1,22 +1,22 @@
-"""Trials that train together: stacked over a trial axis, a stack in each process.
+"""Trials that train together: stacked over a trial axis, one stack in each process.
 
-What shares network, data and structure (`fdfa_cli.training.grouping`) is stacked. A group is cut into as many
-stacks as there are processes, one a core or a GPU, so that all of them work; a stack is cut further where
-memory ends. A stack computes on as many threads as its recipes say: one, unless they say otherwise.
+Trials that share network, data and structure (`fdfa_cli.training.grouping`) are a group. A group is cut into
+as many stacks as there are processes, one for each core or GPU, so that all of them work; a stack is cut
+further where memory does not suffice. A stack computes on as many threads as its recipes say, by default one.
 
-When it pays, measured as a trial's step in a stack over its step alone (fdfa, by the CPU clock of one thread
-of a 2-core machine, medians):
+This table says when stacks pay: the time of a trial's step in a stack over that of its step alone (rule fdfa,
+CPU clock of one thread of a 2-core machine, medians).
 
     64-128-128-10, batch 32     stacks of 4: 0.50   8: 0.33   16: 0.26   32: 0.21   64: 0.21
     64-h-h-10, stacks of 8      h = 256: 0.43       512: 0.64            1024: 0.66
     CNN of mnist/cnn            stacks of 4: 1.87
 
-A sweep of 8 rates × 4 seeds over 30 epochs took 6.8 s in two stacks, of which 2.3 were start and end, 16.4 s
-in two processes and 30.8 s one after the other (medians of 3).
+A sweep of 8 rates × 4 seeds over 30 epochs took 6.8 s in two stacks (2.3 s of it to start and to end), 16.4 s
+in two processes, and 30.8 s one after the other (medians of 3).
 
-A small step is mostly calls, which a stack shares; a large one is mostly sums, which it does not, and whose
-operands then leave the caches. Convolutions stacked become grouped ones, for which a CPU has no fast kernel.
-On a GPU small steps are calls entirely.
+The time of a small step goes mostly into calls, which the trials of a stack share. That of a large step goes
+into arithmetic, which they do not share, and its operands no longer fit the caches. Stacked convolutions
+become grouped ones, for which a CPU has no fast kernel. On a GPU small steps are nothing but calls.
 """
 
 from __future__ import annotations
@@ -38,20 +38,18 @@ from fdfa_cli.trials.engines.base import Engine, Job, Outcome, Stop
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.worker import train_stack
 
-#: Trials in a stack at most: beyond, a step of each is no cheaper, and its run folders are open files.
+#: The most trials in a stack: a larger one makes no step cheaper, and every trial keeps a file open.
 LARGEST = 64
-#: A group is not cut into stacks smaller than this for the sake of another process.
+#: The fewest trials in a stack, even where some processes then have nothing to do.
 SMALLEST = 8
-#: Part of the free memory that stacks may take.
+#: The part of the free memory that stacks may take.
 SHARE = 0.6
-
-
-#: Parameters up to which stacks of networks without convolutions pay on a CPU.
+#: The number of parameters up to which stacks of networks without convolutions pay on a CPU.
 SMALL = 300_000
 
 
 def pays(jobs: Sequence[Job], gpu: bool) -> bool:
-    """Whether to expect stacks to be quicker than processes of one trial each."""
+    """Whether stacks are likely to be quicker than processes of one trial each."""
     groups_ = groups(job.recipe for job in jobs)
     if len(groups_) * 2 > len(jobs):
         return False
@@ -65,7 +63,10 @@ def _small(recipe: Recipe) -> bool:
 
 
 def cut(jobs: Sequence[Job], processes: int, highest: Callable[[Job], int]) -> list[list[Job]]:
-    """Stacks of `jobs` for so many processes, the largest first; `highest` caps those of jobs like one."""
+    """Stacks of `jobs` for so many processes, the largest first.
+
+    `highest` gives the most jobs that may be stacked, for a job like them.
+    """
     share = max(SMALLEST, math.ceil(len(jobs) / processes))
     stacks = []
     for group in groups(job.recipe for job in jobs):
@@ -96,7 +97,7 @@ class Batched(Engine):
         self.workers = sum(sizes[:processes])
 
     def stacks(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """The jobs as they train together, the largest stacks first."""
+        """The jobs as they train together, one list for each stack, the largest first."""
         return cut(jobs, self.processes, lambda job: min(self._largest, self._fitting(job)))
 
     @override
@@ -114,6 +115,7 @@ class Batched(Engine):
                 raise Interrupted("interrupted")
 
     def _fitting(self, job: Job) -> int:
-        """How many trainings like `job` fit into the memory that each process has."""
-        free = SHARE * free_memory(chosen(job.recipe.training))
-        return max(1, int(free / max(self.processes if not self._gpus else 1, 1) / bytes_of(job.recipe)))
+        """The number of trainings like `job` that fit into the memory of each process; at least one."""
+        sharing = 1 if self._gpus else max(self.processes, 1)
+        free = SHARE * free_memory(chosen(job.recipe.training)) / sharing
+        return max(1, int(free / bytes_of(job.recipe)))

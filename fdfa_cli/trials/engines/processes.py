@@ -1,9 +1,9 @@
 """Several jobs at a time, each in a process of its own.
 
-Workers are spawned, never forked: a fork copies locks that other threads hold, and CUDA does not survive
-it. Each worker gets one job, or stack of jobs, at a time through a pipe, so when a worker dies it is known
-what died with it. Workers do not get Ctrl-C, nor the SIGHUP of a terminal that goes, which are sent to
-everyone; the driver sends them SIGTERM, and they checkpoint. They do the same when the driver is gone.
+Workers are spawned, never forked: a fork copies locks that other threads hold, and CUDA does not survive it.
+Each worker gets one stack of jobs at a time through a pipe, so it is known which jobs are lost when a worker
+dies. Ctrl-C and the SIGHUP of a closing terminal, which are sent to all processes, do not reach workers: the
+driver sends them SIGTERM, and they checkpoint. They do the same when the driver is gone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Processes(Engine):
             crew.dismiss()
 
     def _environment(self, slot: int, threads: int) -> dict[str, str]:
-        """Variables that must be set before torch is imported."""
+        """The environment variables of the worker in `slot`, which torch reads when it is imported."""
         environment = {"OMP_NUM_THREADS": str(threads)}
         if self._gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(self._gpus)))
@@ -133,14 +133,14 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, environment, plugins, workers, os.getpid()), name="fdfa-worker"
         )
-        resource_tracker.ensure_running()  # here, because it unblocks the signal when it has started
-        # Inherited: these never reach a worker, not even while it starts. Here they are only held back.
-        everyones = [signal.SIGINT, signal.SIGHUP]
-        signal.pthread_sigmask(signal.SIG_BLOCK, everyones)
+        resource_tracker.ensure_running()  # now, because it unblocks SIGINT once it has started
+        # The worker inherits the mask, so these never reach it. The driver gets them a moment later.
+        sent_to_all = [signal.SIGINT, signal.SIGHUP]
+        signal.pthread_sigmask(signal.SIG_BLOCK, sent_to_all)
         try:
             self.process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, everyones)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, sent_to_all)
         theirs.close()  # so that the pipe ends when the worker does
 
     def give(self, stack: Sequence[Job]) -> None:
@@ -196,4 +196,4 @@ def _serve(
                     pipe.send(outcome)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # all is written; taking torch apart would take a sixth of a second
+    os._exit(0)  # everything is written, and to unload torch would take a sixth of a second

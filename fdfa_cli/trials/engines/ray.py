@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from fdfa_cli.errors import DiskFull, Interrupted, UsageError
+from fdfa_cli.errors import DiskFull, FdfaError, Interrupted, UsageError
 from fdfa_cli.trials.engines.base import Engine, Job, Outcome, Stop
 from fdfa_cli.trials.engines.batched import LARGEST, cut
 from fdfa_cli.trials.engines.coordinator import Coordinator, DataFiles
@@ -26,12 +26,12 @@ from fdfa_cli.trials.engines.ray_task import RayTask, pack, train
 from fdfa_cli.trials.engines.sync import RunDelta, RunEnd, RunMirror
 
 if TYPE_CHECKING:
-    import ray
     from ray.exceptions import RayError
 
-    Stream = Any  # of RunDelta: ray.ObjectRefGenerator
+    #: A `ray.ObjectRefGenerator` of `RunDelta`.
+    Stream = Any
 
-#: How often a job is trained whose machine or process is lost, before it counts as failed.
+#: The number of attempts after which a job counts as failed, where each time its machine or process is lost.
 ATTEMPTS = 3
 #: Seconds between two looks for Ctrl-C while nothing else happens.
 PATIENCE = 0.2
@@ -124,9 +124,12 @@ class Ray(Engine):
         """
         from ray.exceptions import RayError, RayTaskError
 
-        if isinstance(error, RayTaskError):  # nothing was lost, the task itself went wrong
-            return attempt.failed(_explained(error)), []
-        with suppress(RayError):  # it may only be out of reach
+        if isinstance(error, RayTaskError):  # no machine was lost: the task itself went wrong
+            if (fatal := _fatal(error.cause)) is not None:
+                attempt.lost(str(fatal))
+                raise fatal from error
+            return attempt.failed(f"{type(error.cause).__name__}: {error.cause}"), []
+        with suppress(RayError):  # the machine may still train, and only be out of reach
             self._ray.cancel(stream, force=True)
         reason = _first_line(error)
         jobs = attempt.lost(reason)
@@ -136,7 +139,7 @@ class Ray(Engine):
         return failed, [job for job in jobs if losses[job.identity] < ATTEMPTS]
 
     def _tasks(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """The jobs as they train together."""
+        """The jobs as they train together, one list for each task."""
         if self._exact or not self._gpus:
             return [[job] for job in jobs]
         return cut(jobs, self.workers, lambda job: LARGEST)
@@ -147,7 +150,7 @@ class Ray(Engine):
 
         coordinator.stop.remote()
         for stream, attempt in list(running.items()):
-            if not attempt.begun:  # it may wait for a machine for long
+            if not attempt.begun:  # it would first have to wait for a machine
                 self._ray.cancel(stream, force=True)
                 del running[stream]
         deadline = time.monotonic() + GRACE
@@ -165,7 +168,7 @@ class Ray(Engine):
         self._ray.kill(coordinator)
 
     def _wants_gpu(self, jobs: Sequence[Job]) -> int:
-        """GPUs a job trains on: one where the recipes say so, or leave it open and the cluster has some."""
+        """The GPUs of a task: 1 where recipes ask for one, or leave it to a cluster that has some; else 0."""
         devices = {job.recipe.training.device for job in jobs}
         if numbered := sorted(device for device in devices if ":" in device):
             raise UsageError(f"training.device {numbered[0]}: a cluster chooses the GPU, so write cuda")
@@ -176,7 +179,7 @@ class Ray(Engine):
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _slots(self) -> int:
-        """How many jobs fit the cluster at a time."""
+        """The number of jobs that the cluster can train at a time."""
         return sum(
             int(min(m.get("CPU", 0) // self._threads, m.get("GPU", 0) if self._gpus else float("inf")))
             for m in self._machines()
@@ -226,16 +229,15 @@ def _task(task: RayTask, coordinator: Any) -> Iterator[RunDelta]:
     )
 
 
-def _explained(error: ray.exceptions.RayTaskError) -> str:
-    """Why a task failed outside its jobs; raises `UsageError` or `DiskFull` where all shall stop for it."""
-    cause = error.cause
+def _fatal(cause: Exception) -> FdfaError | None:
+    """The error that ends the sweep, where other tasks would fail for the same `cause`; else None."""
     if isinstance(cause, UsageError):
-        raise UsageError(str(cause)) from error
+        return UsageError(str(cause))
     if isinstance(cause, DiskFull):
-        raise DiskFull(str(cause)) from error
+        return DiskFull(str(cause))
     if isinstance(cause, ImportError):
-        raise UsageError(f"install fdfa-cli on every machine of the cluster: {cause}") from error
-    return f"{type(cause).__name__}: {cause}"
+        return UsageError(f"install fdfa-cli on every machine of the cluster: {cause}")
+    return None
 
 
 def _first_line(error: BaseException) -> str:

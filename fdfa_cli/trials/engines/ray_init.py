@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import Thread
@@ -22,58 +22,62 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a machine that does not answer is taken to be gone.
 REACH = 5.0
-#: Seconds in which a cluster is joined without a word, and then again with one.
+#: Seconds in which a cluster may be joined without a remark, and seconds more after one.
 QUICK, PATIENCE = 2.0, 28.0
-#: As quiet as the other engines: what goes wrong in a task is told by its outcome.
+#: Ray prints nothing, as the other engines do not: the outcome of a job says what went wrong.
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 def connect(address: str | None) -> Any:
-    """The package `ray`, connected to the cluster at `address`, or with None to one of this machine's own.
+    """The package `ray`, connected to the cluster at `address`; None starts a cluster on this machine.
 
-    The own cluster listens on 127.0.0.1 only, reports to nobody, and goes with this process. Raises
-    `UsageError` where Ray is not installed, or no cluster answers.
+    A cluster that is started here listens on 127.0.0.1 only, reports to nobody, and ends with this process.
+    Raises `UsageError` where Ray is not installed, or no cluster answers.
     """
-    if address is None:
-        # Read when the package is imported. The first is how Ray keeps to the loopback interface; without
-        # the last it writes a token to the home folder.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--engine ray needs the package ray: pip install 'fdfa-cli[ray]'") from error
-    if ray.is_initialized():
-        return ray
-    if address is None:
-        _start(ray)
-    else:
-        _join(ray, address)
+    # Ray reads these while it is imported and starts. The first keeps it to the loopback interface; without
+    # the last it would write a token to the home folder.
+    own = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+    }
+    with _variables(own if address is None else {}):
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError("--engine ray needs the package ray: pip install 'fdfa-cli[ray]'") from error
+        if ray.is_initialized():
+            return ray
+        if address is None:
+            _start(ray)
+        else:
+            _join(ray, address)
     return ray
 
 
 def _start(ray: Any) -> None:
-    # Not under TMPDIR: the names of sockets may not be long.
+    """Start a cluster on this machine, whose files are removed when this process ends."""
+    # Under /tmp, not TMPDIR, because the paths of sockets may not be long.
     folder = tempfile.mkdtemp(prefix="fdfa-ray-", dir="/tmp")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(ray.shutdown)
-    with _variable("TMPDIR", folder):  # so that it takes with it what a killed worker leaves behind
+    with _variables({"TMPDIR": folder}):  # a worker that is killed leaves its temporary files there
         ray.init(address="local", num_cpus=cores(), include_dashboard=False, _temp_dir=folder, **QUIET)
 
 
 @contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Sets an environment variable for the processes that start meanwhile."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the processes that start while the context is entered."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _join(ray: Any, address: str) -> None:
@@ -83,7 +87,7 @@ def _join(ray: Any, address: str) -> None:
     if address != "auto":
         _reach(address)
     failed: list[Exception] = []
-    # In a thread, since Ray waits for minutes, in which no signal is heard; it is no longer waited for then.
+    # In a thread, which can be left behind: Ray waits for minutes, and no signal is heard meanwhile.
     joining = Thread(target=_try, args=(partial(ray.init, address=address, **QUIET), failed), daemon=True)
     joining.start()
     joining.join(QUICK)

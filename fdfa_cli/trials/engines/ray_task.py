@@ -32,7 +32,7 @@ from fdfa_cli.trials.engines.batched import Batched
 from fdfa_cli.trials.engines.sync import RunDelta, RunWatcher
 from fdfa_cli.trials.engines.worker import train_stack
 
-#: Seconds between two looks at what has changed.
+#: Seconds between two looks for changes in the runs.
 PATIENCE = 0.5
 
 
@@ -65,7 +65,9 @@ def train(task: RayTask, stop: Stop, fetch: Callable[[], Mapping[str, bytes]]) -
     machine cannot train the jobs, `DiskFull` where it has no room, and whatever goes wrong outside a job.
     """
     if task.version != __version__:
-        raise UsageError(f"fdfa-cli is {task.version} on the driver and {__version__} on a node: install one")
+        raise UsageError(
+            f"fdfa-cli is {task.version} on the driver and {__version__} on a node: install the same one"
+        )
     for name, source in task.plugins:
         _load(name, source)
     jobs: list[tuple[Job, Mapping[str, bytes] | None]] = pickle.loads(task.jobs)
