@@ -1,6 +1,7 @@
 """Private parts of torch, which a torch older or newer than the tested one may lack.
 
-Each is asked for through `private`, and whoever asks has a public way to the same result:
+Each is asked for through `private`, by the kernels of a CPU, the optimizers, stacks and diagnostics, and
+whoever asks has a public way to the same result:
 
     _fused_sgd_, _fused_adam_, _fused_adamw_          torch.optim's functions, tensor by tensor
     ops.mkldnn._linear_pointwise                      F.linear
@@ -40,6 +41,18 @@ def private(path: str) -> Any | None:
             _log.debug("this torch (%s) has no torch.%s: done without it", version, path)
             return None
     return found
+
+
+def transformed(t: torch.Tensor) -> bool:
+    """Whether a transform of `torch.func` runs over `t`, which then stands for other tensors."""
+    told = private("_C._functorch.is_functorch_wrapped_tensor")
+    if told is not None:
+        return bool(told(t))
+    try:
+        t.data_ptr()
+    except RuntimeError:  # what stands for others has no memory of its own
+        return True
+    return False
 
 
 @cache

@@ -16,7 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 # How often an idle thread of torch's looks for work before it sleeps: for some 0.5 ms in place of 10, so
-# that others may have its core (see `network.layers.fourier`). Read when torch is loaded.
+# that others may have its core (see `network.kernels.nnpack`). Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:

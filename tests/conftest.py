@@ -10,6 +10,7 @@ import pytest
 from fdfa_cli.data import data_root as default_data_root
 from fdfa_cli.data.base import DATA
 from fdfa_cli.network.base import NETWORKS
+from fdfa_cli.network.kernels import VARIABLE, kernels
 from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.optim.schedules import SCHEDULES
 from fdfa_cli.rules.base import RULES
@@ -23,6 +24,25 @@ def _forget_plugins() -> Iterator[None]:
     yield
     for registry, models in zip(registries, known, strict=True):
         registry._models = models
+
+
+@pytest.fixture
+def fast_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The kernels that are chosen where the environment says nothing."""
+    yield from _kernels("fast", monkeypatch)
+
+
+@pytest.fixture
+def reference_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The kernels that ``FDFA_KERNELS=reference`` chooses."""
+    yield from _kernels("reference", monkeypatch)
+
+
+def _kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(VARIABLE, name)
+    kernels.cache_clear()
+    yield
+    kernels.cache_clear()
 
 
 @pytest.fixture

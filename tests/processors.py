@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     # Sums round otherwise alone than stacked: see the plugin. One test measures how kernels themselves round.
     "rounding": (
         {},
-        ("-p", "rounding", "--deselect", "tests/test_fourier.py::test_they_round_less_than_the_direct_sums"),
+        ("-p", "rounding", "--deselect", "tests/test_nnpack.py::test_they_round_less_than_the_direct_sums"),
     ),
 }
 
@@ -58,17 +58,8 @@ ELSEWHERE = [
     *("recipe", "recipe_files", "recipe_fuzz", "report", "report_query", "report_watch", "shipping"),
 ]
 #: Tests of what computes digits.
-DIGITS = [
-    "data_batches",
-    "fourier",
-    "layers",
-    "networks",
-    "products",
-    "rules",
-    "stacked",
-    "streams",
-    "traced",
-]
+DIGITS = ["data_batches", "kernels", "layers", "matmul", "networks", "nnpack", "rules", "stacked"]
+DIGITS += ["streams", "traced"]
 
 
 class Outcome(NamedTuple):

@@ -12,13 +12,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, float32
 
-from fdfa_cli.network.layers.memory import wrapped
+from fdfa_cli.internals import transformed
 
 _linear, _conv2d = F.linear, F.conv2d
 
 
 def _elsewhere(x: Tensor, weight: Tensor) -> bool:
-    return x.dtype == weight.dtype == float32 and not wrapped(x) and not wrapped(weight)
+    return x.dtype == weight.dtype == float32 and not transformed(x) and not transformed(weight)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

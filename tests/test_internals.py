@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
 from fdfa_cli.diagnostics.meters import Scales
-from fdfa_cli.internals import private, recording_mode
-from fdfa_cli.network.layers import fourier, processor, products
-from fdfa_cli.network.layers.base import Mode
-from fdfa_cli.network.layers.memory import channels_last, wrapped
-from fdfa_cli.network.layers.pool import AdaptiveAvgPool2d
-from fdfa_cli.network.layers.products import LARGE, inner
+from fdfa_cli.internals import private, recording_mode, transformed
+from fdfa_cli.network.kernels import matmul, nnpack
+from fdfa_cli.network.kernels.layout import channels_last
+from fdfa_cli.network.kernels.matmul import LARGE, inner
+from fdfa_cli.network.layers import AdaptiveAvgPool2d, Mode
 from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
@@ -35,9 +34,8 @@ CACHES = (
     private,
     recording_mode,
     traced._recordable,
-    products._onednn_is_quicker,
-    fourier._direct_is_slow,
-    processor.reference,
+    matmul._onednn_is_quicker,
+    nnpack._direct_is_slow,
 )
 
 
@@ -145,7 +143,9 @@ def test_optimizers_come_to_the_same_without_fused_kernels(lose, name, options):
 
 @pytest.mark.parametrize(("side", "height", "width"), [(1, 7, 5), (2, 7, 5), (3, 8, 9), (4, 4, 4)])
 @pytest.mark.parametrize("stacked", [False, True])
-def test_adaptive_pools_come_to_the_same_without_their_kernels(lose, side, height, width, stacked):
+def test_adaptive_pools_come_to_the_same_without_their_kernels(
+    lose, fast_kernels, side, height, width, stacked
+):
     """All numbers are positive: a mean of n, or the n windows of an entry, in n + 1 roundings each."""
     layer = AdaptiveAvgPool2d(side)
     generator = torch.Generator().manual_seed(0)
@@ -171,7 +171,7 @@ def test_wrappers_are_known_without_being_told(lose):
     seen: list[bool] = []
 
     def look(t: torch.Tensor) -> torch.Tensor:
-        seen.append(wrapped(t))
+        seen.append(transformed(t))
         return 2 * t
 
     x = torch.ones(2, 3)
@@ -183,8 +183,8 @@ def test_wrappers_are_known_without_being_told(lose):
 
 
 def test_products_do_without_onednn(lose, monkeypatch):
-    monkeypatch.setattr(products, "vectors", lambda: "AVX512")
-    monkeypatch.setattr(products, "maker", lambda: ("AuthenticAMD", 26))
+    monkeypatch.setattr(matmul, "vector_extension", lambda: "AVX512")
+    monkeypatch.setattr(matmul, "vendor_and_family", lambda: ("AuthenticAMD", 26))
     lose("ops.mkldnn._linear_pointwise")
     generator = torch.Generator().manual_seed(0)
     a, b = torch.rand(128, 512, generator=generator), torch.rand(64, 512, generator=generator)
@@ -194,9 +194,9 @@ def test_products_do_without_onednn(lose, monkeypatch):
 
 @pytest.mark.parametrize("name", ["_nnpack_spatial_convolution", "_nnpack_available"])
 def test_convolutions_do_without_nnpack(lose, monkeypatch, name):
-    monkeypatch.setattr(fourier, "vectors", lambda: "AVX2")
+    monkeypatch.setattr(nnpack, "vector_extension", lambda: "AVX2")
     lose(name)
-    assert not fourier._direct_is_slow()
+    assert not nnpack._direct_is_slow()
 
 
 # --- what is recorded --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.network.base import Network
+from fdfa_cli.network.kernels.layout import channels_last, unit_by_unit
 from fdfa_cli.network.layers import (
     ELEMENTWISE,
     Activation,
@@ -35,7 +36,6 @@ from fdfa_cli.network.layers import (
     ModuleLayer,
     Residual,
 )
-from fdfa_cli.network.layers.memory import channels_last, unit_by_unit
 from fdfa_cli.network.zoo.parts import ActivationName
 from fdfa_cli.streams import Draw, Shape, sample, stream
 

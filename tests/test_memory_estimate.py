@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fdfa_cli import machine
 from fdfa_cli.cli import run
 from fdfa_cli.data.base import Counts
 from fdfa_cli.errors import FdfaError, UsageError
-from fdfa_cli.network.layers import Mode, processor
+from fdfa_cli.network.layers import Mode
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.optim.state import OptimizerState
@@ -117,13 +117,8 @@ def alive(recipe: Recipe) -> tuple[int, int]:
         return step, mode.peak
 
 
-@pytest.fixture(autouse=True)
-def plain_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The operations that every processor runs."""
-    monkeypatch.setenv(processor.VARIABLE, "reference")
-    processor.reference.cache_clear()
-    yield
-    processor.reference.cache_clear()
+#: The operations that every processor runs.
+pytestmark = pytest.mark.usefixtures("reference_kernels")
 
 
 def recipe(network: str, *overrides: str) -> Recipe:

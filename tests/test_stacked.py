@@ -17,7 +17,7 @@ from over import over
 
 from fdfa_cli.data import data_root
 from fdfa_cli.errors import Interrupted
-from fdfa_cli.network.layers import trials
+from fdfa_cli.network.kernels import vmap_rules
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
@@ -565,7 +565,7 @@ def test_a_step_that_cannot_be_stacked_fails_with_its_reason(tmp_path, monkeypat
 
 def test_the_channels_of_all_trials_lie_side_by_side_without_being_copied():
     x = torch.randn(3, 1, 4, 5)
-    channels = trials._channels(x, 0, 3)
+    channels = vmap_rules._channels(x, 0, 3)
     assert channels.shape == (1, 12, 5)
     assert channels.data_ptr() == x.data_ptr()
-    torch.testing.assert_close(trials._trials(channels, 3), x, rtol=0, atol=0)
+    torch.testing.assert_close(vmap_rules._trials(channels, 3), x, rtol=0, atol=0)

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from fdfa_cli.internals import transformed
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Activation, Chain, Layer, Mode, Tensors
-from fdfa_cli.network.layers.memory import wrapped
 from fdfa_cli.streams import Draw, Shape
 
 #: Of a step: passes without a tangent, passes with one, vjps, the rest of the rule, the optimizers.
@@ -143,7 +143,7 @@ class Watch(Layer):
 
     def _note(self, seen: dict[Point, torch.Tensor], value: torch.Tensor) -> None:
         # Under vmap a value stands for many and is none by itself.
-        if self.point is not None and not wrapped(value):
+        if self.point is not None and not transformed(value):
             seen[self.point] = value
 
 

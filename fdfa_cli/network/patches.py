@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers.memory import channels_last
+from fdfa_cli.network.kernels.layout import channels_last
 from fdfa_cli.streams import Shape
 
 

@@ -26,8 +26,8 @@ from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
+from fdfa_cli.network.kernels.layout import laid_out
 from fdfa_cli.network.layers import Chain
-from fdfa_cli.network.layers.memory import laid_out
 from fdfa_cli.rules.base import RULES, Holding
 from fdfa_cli.rules.forward_gradient_activations import gated
 from fdfa_cli.rules.local import LocalGreedy

@@ -17,9 +17,9 @@ from typing import Any
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
+from fdfa_cli.network.kernels import kernels
+from fdfa_cli.network.kernels.layout import from_units, units
 from fdfa_cli.network.layers import Chain, Tensors
-from fdfa_cli.network.layers.memory import from_units, units
-from fdfa_cli.network.layers.products import inner, times_transposed
 from fdfa_cli.network.losses import Batch, in_full_precision
 
 
@@ -212,14 +212,14 @@ def feedback_signal(error: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor
     """G_l = E F_l (B×N_l) for E (B×C) and F_l (C×N_l); its units lie in the shape of block l's output."""
     error = error.to(feedback.dtype)
     if feedback.ndim == 2:
-        return times_transposed(error, feedback.t())
-    return from_units(inner(error, units(feedback).t()), tuple(feedback.shape[1:]))
+        return kernels().linear(error, feedback.t())
+    return from_units(kernels().inner(error, units(feedback).t()), tuple(feedback.shape[1:]))
 
 
 def gathered(e: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     """Eᵀ H_l (C×N_l) for E (B×C) and H_l (B×N_l), with the units in the shape of block l's output."""
     rows = e.t().contiguous()  # contiguous: two thirds of the time
-    return from_units(inner(rows, units(h.to(e.dtype)).t()), tuple(h.shape[1:]))
+    return from_units(kernels().inner(rows, units(h.to(e.dtype)).t()), tuple(h.shape[1:]))
 
 
 def _by_name(values: Mapping[int, torch.Tensor] | None) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ feedback alignment is the same chain of `vjp` with other tensors under the weigh
 
 Everything works under `torch.no_grad`, and under `torch.func.vmap` over a leading trial axis. Products are
 in the type of x: weights are cast to it, the parameters and statistics of a norm are not, so bfloat16
-inputs run float32 parameters. Images lie in memory with their channels last (see `memory`).
+inputs run float32 parameters. Images lie in memory with their channels last (see `kernels.layout`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal, Self
 from typing_extensions import override
 
 from fdfa_cli.lazy import torch
-from fdfa_cli.network.layers.memory import channels_last
+from fdfa_cli.network.kernels.layout import channels_last
 from fdfa_cli.streams import Draw, Shape
 
 #: What of a pass a layer's derivatives read, and so holds in memory: its input, its output, or neither.

@@ -2,13 +2,9 @@
 
     y = W ∗ x + b        W: C_out×(C_in/groups)×k×k, b: C_out
     dy = W ∗ dx
+    ∇W and dx            transposed convolutions of dy with x and with W; ∇b = Σ dy over samples and positions
 
-∇W and dx come from torch's convolution_backward, dx only where asked; ∇b = Σ dy over samples and positions,
-which that kernel finds more slowly than two sums. Where Fourier transforms are quicker, see `fourier`.
-
-A 1×1 kernel of stride s sees every s-th position only: those are cut out, and the convolution runs at stride
-1. Left to itself oneDNN cuts them into a workspace of its own, and its weight gradient of channels-last
-float32 images with fewer channels than a vector register holds writes past the end of it (oneDNN issue 6035).
+dx is computed only where it is asked for.
 """
 
 from __future__ import annotations
@@ -16,17 +12,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from fdfa_cli.errors import UsageError
-from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers import fourier
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.kernels import kernels
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
-from fdfa_cli.network.layers.memory import plain
 from fdfa_cli.streams import Draw, Shape
 
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """W ∗ x + b with a square kernel. Initial values as `torch.nn.Conv2d`: U(±1/√fan_in)."""
+    """y = W ∗ x + b for images (B×C_in×H×W) and a square kernel, as `torch.nn.Conv2d`.
+
+    Initial values are U(±1/√fan_in).
+    """
 
     inputs: int
     outputs: int
@@ -44,6 +44,7 @@ class Conv2d(Layer):
                 "groups: their number must divide both"
             )
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
         """(C_out, H', W') with H' = ⌊(H + 2·padding − k)/stride⌋ + 1."""
         if len(shape) != 3 or shape[0] != self.inputs:
@@ -53,6 +54,7 @@ class Conv2d(Layer):
             )
         return (self.outputs, *window_positions(shape, self.kernel, self.stride, self.padding, "convolution"))
 
+    @override
     def parameters(self) -> dict[str, Draw]:
         """`weight` C_out×(C_in/groups)×k×k and `bias` C_out."""
         shape = (self.outputs, self.inputs // self.groups, self.kernel, self.kernel)
@@ -62,88 +64,40 @@ class Conv2d(Layer):
             draws[self.key("bias")] = Draw((self.outputs,), "uniform", bound)
         return draws
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
-        """Saves x."""
+        """y = W ∗ x + b; saves x."""
         bias = params[self.key("bias")].to(x.dtype) if self.bias else None
-        return self._convolve(params, x, bias), x
+        return kernels().conv2d(x, self._weight(params, x), bias, *self._steps), x
 
+    @override
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
-        """W ∗ dx."""
-        return self._convolve(params, dx, None)
+        """dy = W ∗ dx."""
+        return kernels().conv2d(dx, self._weight(params, dx), None, *self._steps)
 
+    @override
     def parameter_tangent(self, params: Tensors, saved: torch.Tensor, dparams: Tensors) -> torch.Tensor:
-        """The convolution dW ∗ x, plus db."""
+        """dy = dW ∗ x + db."""
         return self.forward(dparams, saved, Mode(training=False))[0]
 
+    @override
     def vjp(
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """See `Layer.vjp`."""
-        weight = params[self.key("weight")].to(dy.dtype)
-        grads = {self.key("weight"): self._gradient(weight, saved, dy)}
+        """∇W, and ∇b as two sums, which torch's own kernel of all three takes longer for."""
+        weight = self._weight(params, dy)
+        grads = {self.key("weight"): kernels().conv2d_weight_vjp(dy, saved, weight, *self._steps)}
         if self.bias:
             key = self.key("bias")
             grads[key] = dy.sum((2, 3), dtype=params[key].dtype).sum(0)
-        return grads, self._cotangent(weight, saved, dy) if need_dx else None
+        return grads, kernels().conv2d_input_vjp(dy, saved, weight, *self._steps) if need_dx else None
 
-    def _convolve(self, params: Tensors, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        weight = params[self.key("weight")].to(x.dtype)
-        if self._by_transforms(x, weight, self.padding):
-            return fourier.convolve(x, weight, self.padding, bias)
-        x, stride = self._seen(x)
-        return F.conv2d(x, weight, bias, stride, self.padding, groups=self.groups)
+    @property
+    def _steps(self) -> tuple[int, int, int]:
+        return self.stride, self.padding, self.groups
 
-    def _gradient(self, weight: torch.Tensor, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-        """∇W."""
-        if self._by_transforms(x, weight, self.padding) and plain(dy):
-            return fourier.weight_gradient(x, dy, self.padding)
-        return self._backward(weight, self._seen(x), dy, (False, True, False))[1]
-
-    def _cotangent(self, weight: torch.Tensor, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-        """Dx."""
-        back, around = weight.transpose(0, 1), self.kernel - 1 - self.padding
-        if self._by_transforms(dy, back, around):
-            return fourier.convolve(dy, back.flip(2, 3), around)
-        seen, stride = self._seen(x)
-        dx = self._backward(weight, (seen, stride), dy, (True, False, False))[0]
-        if stride == self.stride:
-            return dx
-        whole = torch.zeros_like(x)  # nothing comes back to the positions that were not seen
-        self._seen(whole)[0].copy_(dx)
-        return whole
-
-    def _backward(
-        self,
-        weight: torch.Tensor,
-        seen: tuple[torch.Tensor, int],
-        dy: torch.Tensor,
-        mask: tuple[bool, bool, bool],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Those of dx, ∇W and ∇b that `mask` asks for, directly."""
-        x, stride = seen
-        result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten.convolution_backward(
-            dy,
-            x,
-            weight,
-            None,  # sizes of the bias
-            [stride] * 2,
-            [self.padding] * 2,
-            [1, 1],  # dilation
-            False,  # transposed
-            [0, 0],  # output padding
-            self.groups,
-            mask,
-        )
-        return result
-
-    def _by_transforms(self, x: torch.Tensor, weight: torch.Tensor, padding: int) -> bool:
-        return self.stride == self.groups == 1 and fourier.quicker(x, weight, padding)
-
-    def _seen(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """What of `x` the kernel sees (a view), and the stride over that."""
-        if self.kernel > 1 or self.padding:
-            return x, self.stride
-        return x[..., :: self.stride, :: self.stride], 1
+    def _weight(self, params: Tensors, like: torch.Tensor) -> torch.Tensor:
+        return params[self.key("weight")].to(like.dtype)
 
 
 def window_positions(shape: Shape, kernel: int, stride: int, padding: int, what: str) -> tuple[int, int]:

@@ -12,29 +12,32 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from fdfa_cli.errors import UsageError
 from fdfa_cli.lazy import torch
+from fdfa_cli.network.kernels import kernels
+from fdfa_cli.network.kernels.layout import cast
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
-from fdfa_cli.network.layers.memory import cast
-from fdfa_cli.network.layers.products import inner, times_transposed
 from fdfa_cli.streams import Draw, Shape
 
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """x Wᵀ + b. Initial values as `torch.nn.Linear`: U(±1/√N_in)."""
+    """y = x Wᵀ + b for vectors (B×N_in), as `torch.nn.Linear`; initial values U(±1/√N_in)."""
 
     inputs: int
     outputs: int
     bias: bool = True
     name: str = field(default="linear", kw_only=True)
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
-        """(N_out,)."""
         if shape != (self.inputs,):
             raise UsageError(f"a linear layer of {self.inputs} inputs cannot take a sample of shape {shape}")
         return (self.outputs,)
 
+    @override
     def parameters(self) -> dict[str, Draw]:
         """`weight` N_out×N_in and `bias` N_out."""
         bound = 1 / math.sqrt(self.inputs)
@@ -43,27 +46,31 @@ class Linear(Layer):
             draws[self.key("bias")] = Draw((self.outputs,), "uniform", bound)
         return draws
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
-        """Saves x."""
-        y = times_transposed(x, self._weight(params, x))
-        return y + cast(params[self.key("bias")], x.dtype) if self.bias else y, x
+        """y = x Wᵀ + b; saves x."""
+        bias = cast(params[self.key("bias")], x.dtype) if self.bias else None
+        return kernels().linear(x, self._weight(params, x), bias), x
 
+    @override
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
-        """The product dx Wᵀ."""
-        return times_transposed(dx, self._weight(params, dx))
+        """dy = dx Wᵀ."""
+        return kernels().linear(dx, self._weight(params, dx))
 
+    @override
     def parameter_tangent(self, params: Tensors, saved: torch.Tensor, dparams: Tensors) -> torch.Tensor:
-        """The product x dWᵀ, plus db."""
+        """dy = x dWᵀ + db."""
         return self.forward(dparams, saved, Mode(training=False))[0]
 
+    @override
     def vjp(
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """See `Layer.vjp`."""
-        grads = {self.key("weight"): inner(dy.t(), saved.t())}
+        """∇W = dyᵀ x, ∇b = Σ_B dy, dx = dy W."""
+        grads = {self.key("weight"): kernels().inner(dy.t(), saved.t())}
         if self.bias:
             grads[self.key("bias")] = dy.sum(0)
-        return grads, times_transposed(dy, self._weight(params, dy).t()) if need_dx else None
+        return grads, kernels().linear(dy, self._weight(params, dy).t()) if need_dx else None
 
     def _weight(self, params: Tensors, like: torch.Tensor) -> torch.Tensor:
         return cast(params[self.key("weight")], like.dtype)

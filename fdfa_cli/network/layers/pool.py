@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fdfa_cli.errors import UsageError
-from fdfa_cli.internals import private
-from fdfa_cli.lazy import F, torch
+from fdfa_cli.lazy import torch
+from fdfa_cli.network.kernels import kernels
 from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
 from fdfa_cli.network.layers.conv import window_positions
-from fdfa_cli.network.layers.memory import channels_last, empty_images
 from fdfa_cli.streams import Shape
 
 
@@ -36,24 +36,24 @@ class _Pool(Layer):
             )
 
     @property
+    @override
     def keeps(self) -> Kept:
-        """Shapes only."""
         return "nothing"
 
     @property
     def step(self) -> int:
-        """Stride in positions."""
+        """How many positions lie between two windows."""
         return self.stride or self.kernel
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
         """(C, H', W') with H' = ⌊(H + 2·padding − k)/stride⌋ + 1."""
         _require_image(shape, "a pool")
         return (shape[0], *window_positions(shape, self.kernel, self.step, self.padding, "pool"))
 
     @property
-    def _window(self) -> tuple[list[int], list[int], list[int]]:
-        """Kernel, stride and padding as torch's operators take them."""
-        return [self.kernel] * 2, [self.step] * 2, [self.padding] * 2
+    def _window(self) -> tuple[int, int, int]:
+        return self.kernel, self.step, self.padding
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,25 @@ class MaxPool2d(_Pool):
 
     picks_maxima: ClassVar[bool] = True
 
+    @override
     def kept_beside(self, shape: Shape) -> int:
         """The winners' positions, int64."""
         return 8 * math.prod(self.out_shape(shape))
 
+    @override
     def forward(
         self, params: Tensors, x: torch.Tensor, mode: Mode
     ) -> tuple[torch.Tensor, tuple[Shape, torch.Tensor]]:
-        """Saves the shape of a sample and the winners' positions."""
-        y, winners = torch.ops.aten.max_pool2d_with_indices(x, *self._window)
+        """The maxima; saves the shape of a sample and the winners' positions."""
+        y, winners = kernels().max_pool2d(x, *self._window)
         return y, (tuple(x.shape[1:]), winners)
 
+    @override
     def jvp(self, params: Tensors, saved: tuple[Shape, torch.Tensor], dx: torch.Tensor) -> torch.Tensor:
-        """The winners' dx."""
-        _, winners = saved
-        b, c, h, w = winners.shape
-        # Positions as the second axis: a gather keeps its index's axes in order, so channels stay last.
-        flat = dx.permute(0, 2, 3, 1).reshape(b, -1, c)
-        taken = flat.gather(1, winners.permute(0, 2, 3, 1).reshape(b, h * w, c))
-        return taken.view(b, h, w, c).permute(0, 3, 1, 2)
+        """dy is dx at the winners."""
+        return kernels().max_pool2d_jvp(dx, saved[1])
 
+    @override
     def vjp(
         self,
         params: Tensors,
@@ -89,34 +88,31 @@ class MaxPool2d(_Pool):
         dy: torch.Tensor,
         need_dx: bool = True,
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Each dy to its winner."""
-        if not need_dx:
-            return {}, None
+        """dx has each entry of dy at its winner, and zeros elsewhere."""
         shape, winners = saved
-        backward = torch.ops.aten.max_pool2d_with_indices_backward
-        return {}, backward(dy, empty_images(dy, shape), *self._window, [1, 1], False, winners)
+        return {}, kernels().max_pool2d_vjp(dy, winners, shape, *self._window) if need_dx else None
 
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool):
     """Mean over windows; padding counts as zeros, as in torch."""
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Shape]:
-        """Saves the shape of a sample."""
-        return F.avg_pool2d(x, *self._window), tuple(x.shape[1:])
+        """The means; saves the shape of a sample."""
+        return kernels().avg_pool2d(x, *self._window), tuple(x.shape[1:])
 
+    @override
     def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
-        """The mean of dx."""
-        return F.avg_pool2d(dx, *self._window)
+        """dy is the mean of dx."""
+        return kernels().avg_pool2d(dx, *self._window)
 
+    @override
     def vjp(
         self, params: Tensors, saved: Shape, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Each dy spread over its window."""
-        if not need_dx:
-            return {}, None
-        backward = torch.ops.aten.avg_pool2d_backward
-        return {}, backward(dy, empty_images(dy, saved), *self._window, False, True, None)
+        """dx has each entry of dy spread over its window."""
+        return {}, kernels().avg_pool2d_vjp(dy, saved, *self._window) if need_dx else None
 
 
 @dataclass(frozen=True)
@@ -127,54 +123,31 @@ class AdaptiveAvgPool2d(Layer):
     name: str = field(default="pool", kw_only=True)
 
     @property
+    @override
     def keeps(self) -> Kept:
-        """Shapes only."""
         return "nothing"
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
-        """(C, side, side)."""
         _require_image(shape, "an adaptive pool")
         return (shape[0], self.side, self.side)
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Shape]:
-        """Saves the shape of a sample."""
-        shape = tuple(x.shape[1:])
-        return self.jvp(params, shape, x), shape
+        """The means; saves the shape of a sample."""
+        return kernels().adaptive_avg_pool2d(x, self.side), tuple(x.shape[1:])
 
+    @override
     def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
-        """The mean of dx."""
-        # Not F.adaptive_avg_pool2d: for one window it calls as_strided_, which vmap has no rule for.
-        pool = private("ops.aten._adaptive_avg_pool2d")
-        if pool is None:
-            down, across = self._means(dx, saved)
-            return down @ dx @ across.mT
-        mean: torch.Tensor = pool(dx, [self.side] * 2)
-        return mean
+        """dy is the mean of dx."""
+        return kernels().adaptive_avg_pool2d(dx, self.side)
 
+    @override
     def vjp(
         self, params: Tensors, saved: Shape, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Each dy spread over its window."""
-        if not need_dx:
-            return {}, None
-        spread = private("ops.aten._adaptive_avg_pool2d_backward")
-        if spread is None:
-            down, across = self._means(dy, saved)
-            return {}, channels_last(down.mT @ dy @ across)
-        return {}, spread(dy, empty_images(dy, saved))
-
-    def _means(self, like: torch.Tensor, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
-        """What takes the mean of each window's rows (side×H), and of its columns (side×W)."""
-        down, across = (_window_means(self.side, length).to(like) for length in shape[1:])
-        return down, across
-
-
-@cache
-def _window_means(side: int, length: int) -> torch.Tensor:
-    """`side`×`length`: row i has 1/n at the n places from ⌊i·length/side⌋ to before ⌈(i+1)·length/side⌉."""
-    place, window = torch.arange(length), torch.arange(side)[:, None]
-    inside = (place >= window * length // side) & (place < -(-(window + 1) * length // side))
-    return inside / inside.sum(1, keepdim=True)
+        """dx has each entry of dy spread over its window."""
+        return {}, kernels().adaptive_avg_pool2d_vjp(dy, self.side, saved) if need_dx else None
 
 
 def _require_image(shape: Shape, what: str) -> None:

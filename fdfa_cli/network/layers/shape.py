@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from fdfa_cli.lazy import torch
+from fdfa_cli.network.kernels.layout import channels_last
 from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
-from fdfa_cli.network.layers.memory import channels_last
 from fdfa_cli.streams import Shape
 
 

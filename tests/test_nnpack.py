@@ -1,4 +1,4 @@
-"""Convolutions by Fourier transforms: the same numbers, as exact, and taken where they are quicker."""
+"""Convolutions by NNPACK's Fourier transforms: the same numbers, as exact, taken where they are quicker."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
-from fdfa_cli.network.layers import Conv2d, fourier
+from fdfa_cli.network.kernels import nnpack
+from fdfa_cli.network.kernels.layout import channels_last
+from fdfa_cli.network.layers import Conv2d
 from fdfa_cli.network.layers.base import Mode
-from fdfa_cli.network.layers.memory import channels_last
 
 pytestmark = pytest.mark.skipif(not torch._nnpack_available(), reason="torch without NNPACK")
 
@@ -30,13 +31,13 @@ def threads(request) -> Iterator[int]:
 
 
 @pytest.fixture
-def transformed(monkeypatch, threads) -> list[str]:
+def transformed(monkeypatch, fast_kernels, threads) -> list[str]:
     """What is asked of the transforms, on a processor where they are quicker."""
     asked: list[str] = []
-    for name in ("convolve", "weight_gradient"):
-        function = getattr(fourier, name)
-        monkeypatch.setattr(fourier, name, lambda *a, f=function, n=name: asked.append(n) or f(*a))
-    monkeypatch.setattr(fourier, "_direct_is_slow", lambda: True)
+    for name in ("conv2d", "weight_vjp"):
+        function = getattr(nnpack, name)
+        monkeypatch.setattr(nnpack, name, lambda *a, f=function, n=name: asked.append(n) or f(*a))
+    monkeypatch.setattr(nnpack, "_direct_is_slow", lambda: True)
     return asked
 
 
@@ -76,11 +77,11 @@ def test_they_are_the_convolution_and_its_derivatives(
     dy = images(*y.shape, seed=3)
     dx, gradient = torch.autograd.grad(y, (x64, weight64), dy.double())
 
-    found = fourier.convolve(x, weight, padding, bias)
+    found = nnpack.conv2d(x, weight, padding, bias)
     assert error(found, y.detach()) < 2e-6
     assert channels_last(found) is found
-    assert error(fourier.weight_gradient(x, dy, padding), gradient) < 2e-6
-    back = fourier.convolve(dy, weight.transpose(0, 1).flip(2, 3), kernel - 1 - padding)
+    assert error(nnpack.weight_vjp(dy, x, padding), gradient) < 2e-6
+    back = nnpack.conv2d(dy, weight.transpose(0, 1).flip(2, 3), kernel - 1 - padding)
     assert error(back, dx) < 2e-6
 
 
@@ -88,7 +89,7 @@ def test_they_round_less_than_the_direct_sums():
     x, weight = images(64, 15, 28, 28), images(40, 15, 5, 5, seed=1)
     dy = images(64, 40, 24, 24, seed=2)
     exact = F.conv2d(x.double(), weight.double())
-    assert error(fourier.convolve(x, weight, 0), exact) < error(F.conv2d(x, weight), exact)
+    assert error(nnpack.conv2d(x, weight, 0), exact) < error(F.conv2d(x, weight), exact)
     gradients = [
         torch.ops.aten.convolution_backward(
             given(dy),
@@ -105,7 +106,7 @@ def test_they_round_less_than_the_direct_sums():
         )[1]
         for given in (torch.Tensor.double, torch.Tensor.float)
     ]
-    assert error(fourier.weight_gradient(x, dy, 0), gradients[0]) < error(gradients[1], gradients[0])
+    assert error(nnpack.weight_vjp(dy, x, 0), gradients[0]) < error(gradients[1], gradients[0])
 
 
 def test_digits_do_not_depend_on_the_number_of_threads():
@@ -113,7 +114,7 @@ def test_digits_do_not_depend_on_the_number_of_threads():
     before, found = torch.get_num_threads(), []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        found.append((fourier.convolve(x, weight, 0), fourier.weight_gradient(x, dy, 0)))
+        found.append((nnpack.conv2d(x, weight, 0), nnpack.weight_vjp(dy, x, 0)))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
@@ -121,7 +122,7 @@ def test_digits_do_not_depend_on_the_number_of_threads():
 def test_each_thread_computes_alone_and_torch_keeps_its_own():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    with fourier._threads.__wrapped__(3) as threads:
+    with nnpack._threads.__wrapped__(3) as threads:
         assert len(threads._threads) == 3
         assert torch.get_num_threads() == 3
         with ThreadPoolExecutor(1) as another:
@@ -135,7 +136,7 @@ def test_what_goes_wrong_on_a_thread_is_raised(threads):
         raise ArithmeticError(f"samples from {some.start}")
 
     with pytest.raises(ArithmeticError, match="samples from 0"):
-        fourier._by_samples(40, fail)
+        nnpack._by_samples(40, fail)
 
 
 # --- which convolutions --------------------------------------------------------------------------------
@@ -148,9 +149,9 @@ def test_a_layer_s_passes_are_transformed(transformed):
     torch.testing.assert_close(y, F.conv2d(x, *params.values()), rtol=1e-4, atol=1e-4)
     tangent = layer.jvp(params, saved, x)
     torch.testing.assert_close(tangent, F.conv2d(x, params[layer.key("weight")]), rtol=1e-4, atol=1e-4)
-    assert transformed == ["convolve", "convolve"]
+    assert transformed == ["conv2d", "conv2d"]
     grads, dx = layer.vjp(params, saved, y)
-    assert transformed == ["convolve", "convolve", "weight_gradient"]  # dx has 15 channels only: directly
+    assert transformed == ["conv2d", "conv2d", "weight_vjp"]  # dx has 15 channels only: directly
 
     wanted = [t.detach().requires_grad_() for t in (*params.values(), x)]
     expected = torch.autograd.grad(F.conv2d(wanted[2], *wanted[:2]), wanted, y)
@@ -166,7 +167,7 @@ def test_the_way_back_to_few_channels_is_transformed(transformed, padding):
     y, saved = layer.forward(params, x, Mode(training=True))
     assert transformed == []
     _, dx = layer.vjp(params, saved, y)
-    assert transformed == ["convolve"]
+    assert transformed == ["conv2d"]
     expected = torch.nn.grad.conv2d_input(x.shape, params[layer.key("weight")], y, padding=padding)
     torch.testing.assert_close(dx, expected, rtol=1e-4, atol=1e-4)
 
@@ -193,7 +194,7 @@ def test_the_way_back_to_few_channels_is_transformed(transformed, padding):
 )
 def test_which_shapes_are_transformed(transformed, layer, sides, taken):
     layer.forward(parameters(layer), images(8, layer.inputs, *sides), Mode(training=True))
-    assert transformed == ["convolve"] * taken
+    assert transformed == ["conv2d"] * taken
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_few_samples_are_convolved_directly(transformed):
 
 
 def test_on_more_threads_than_tried_directly(transformed):
-    torch.set_num_threads(fourier.THREADS + 1)
+    torch.set_num_threads(nnpack.THREADS + 1)
     LARGE.forward(parameters(LARGE), images(8, 15, 28, 28), Mode(training=True))
     assert transformed == []
 
@@ -254,7 +255,7 @@ def test_what_is_stacked_is_convolved_directly(transformed):
     saved = vmap(lambda dy: LARGE.vjp(params, x[:8], dy)[0])(both)
     assert transformed == []
     single = LARGE.vjp(params, x[:8], both[0])[0]
-    assert transformed == ["weight_gradient"]
+    assert transformed == ["weight_vjp"]
     for name, value in single.items():
         torch.testing.assert_close(saved[name][0], value, rtol=1e-3, atol=1e-2)
 
@@ -271,10 +272,9 @@ def test_what_is_stacked_is_convolved_directly(transformed):
     ],
 )
 def test_where_direct_convolutions_are_slow(monkeypatch, width, maker, slow):
-    monkeypatch.setattr(fourier, "reference", lambda: False)
-    monkeypatch.setattr(fourier, "vectors", lambda: width)
-    monkeypatch.setattr(fourier, "maker", lambda: maker)
-    assert fourier._direct_is_slow.__wrapped__() is slow
+    monkeypatch.setattr(nnpack, "vector_extension", lambda: width)
+    monkeypatch.setattr(nnpack, "vendor_and_family", lambda: maker)
+    assert nnpack._direct_is_slow.__wrapped__() is slow
 
 
 # --- torch's idle threads ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ take twenty times as long where one operand lies otherwise than the other. `Chai
 into this layout, and every layer keeps it, so that a signal made by a matrix product is converted once.
 
 Batches of vectors are (B, N) everywhere; in memory the B values of a unit lie next to each other, as
-`times_transposed` makes them. On a CPU of two cores W xᵀ takes 0.44 ms where x Wᵀ takes 0.51, and Wᵀ dyᵀ 0.45
+`Reference.linear` makes them. On a CPU of two cores W xᵀ takes 0.44 ms where x Wᵀ takes 0.51, and Wᵀ dyᵀ 0.45
 where dy W takes 0.60 (800×800, batch 64); while the cores exchange data slowly x Wᵀ takes up to twice as long
 and W xᵀ does not (docs/benchmarks.md). Layers keep this too; a network's input, multiplied only, lies
 as it comes.
@@ -14,7 +14,7 @@ as it comes.
 
 from __future__ import annotations
 
-from fdfa_cli.internals import private
+from fdfa_cli.internals import transformed
 from fdfa_cli.lazy import torch
 from fdfa_cli.streams import Shape
 
@@ -46,21 +46,9 @@ def cast(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return t if t.dtype == dtype else t.to(dtype)
 
 
-def wrapped(t: torch.Tensor) -> bool:
-    """Whether a transform of `torch.func` runs over it."""
-    told = private("_C._functorch.is_functorch_wrapped_tensor")
-    if told is not None:
-        return bool(told(t))
-    try:
-        t.data_ptr()
-    except RuntimeError:  # a wrapper has no memory of its own
-        return True
-    return False
-
-
 def plain(t: torch.Tensor) -> bool:
     """Whether a CPU library can take it as it is: float32, and nothing is recorded about it."""
-    return t.dtype == torch.float32 and t.device.type == "cpu" and not t.requires_grad and not wrapped(t)
+    return t.dtype == torch.float32 and t.device.type == "cpu" and not t.requires_grad and not transformed(t)
 
 
 def empty_images(like: torch.Tensor, shape: Shape) -> torch.Tensor:
@@ -83,3 +71,21 @@ def from_units(rows: torch.Tensor, shape: Shape) -> torch.Tensor:
         return rows.view(-1, *shape)
     channels, height, width = shape
     return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def sample_by_sample(t: torch.Tensor) -> torch.Tensor:
+    """Vectors (B×N) sample by sample in memory, and images as they lie: how a group norm takes them.
+
+    Torch does that itself, but 2.11 refuses other vectors in one kernel and misreads them in the other.
+    """
+    return t if t.ndim == 4 else t.contiguous()
+
+
+def as_positions(x: torch.Tensor) -> torch.Tensor:
+    """Vectors (B×C) as the positions of one image (1×C×B), which is how they lie; images as they are."""
+    return x.t().unsqueeze(0) if x.ndim == 2 else x
+
+
+def as_vectors(y: torch.Tensor) -> torch.Tensor:
+    """The inverse of `as_positions`."""
+    return y.squeeze(0).t() if y.ndim == 3 else y

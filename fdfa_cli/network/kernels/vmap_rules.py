@@ -1,7 +1,7 @@
-"""What `torch.func.vmap` makes of batch norm's kernels on vectors, for stacked trials.
+"""Rules that `torch.func.vmap` follows for batch norm's kernels on vectors, in stacks of trials.
 
-Left to itself it takes γ, β and their gradients out of the kernels, into five passes of their own. But to a
-kernel the channels of K trials are so many channels more, and one call on 1×KC×B does all.
+Without a rule, vmap takes γ, β and their gradients out of the kernels, into five passes of their own. But to
+a kernel the channels of K trials are K times as many channels, and one call on 1×KC×B does all.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from functools import cache
 from typing import Any
 
 from fdfa_cli.lazy import torch
-
-Three = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
+from fdfa_cli.network.kernels.reference import Three
 
 
 @cache
@@ -39,7 +38,7 @@ def stackable(kernel: Callable[..., Three]) -> Any:
 
 
 def _channels(value: Any, dim: Any, trials: int) -> Any:
-    """Of all trials' channels: their values (K×1×C×B) as 1×KC×B, or what each has (K×C) as KC."""
+    """All K trials' channels side by side: values (K×1×C×B) as 1×KC×B, one number a channel (K×C) as KC."""
     if not isinstance(value, torch.Tensor):
         return value
     value = value.expand(trials, *value.shape) if dim is None else value.movedim(dim, 0)

@@ -13,8 +13,8 @@ from functools import cache
 
 from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers.memory import plain
-from fdfa_cli.network.layers.processor import AMD, maker, reference, vectors
+from fdfa_cli.network.kernels.cpu_info import AMD, vector_extension, vendor_and_family
+from fdfa_cli.network.kernels.layout import plain
 
 #: Multiplications from which oneDNN's products are quicker, on one thread and on two.
 LARGE = 1 << 22
@@ -23,7 +23,7 @@ LARGE_BESIDE_FEW = 1 << 21
 
 
 def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """A Bᵀ (M×N) for A (M×K) and B (N×K): the inner products of their rows."""
+    """A Bᵀ (M×N) for A (M×K) and B (N×K), by oneDNN where that is quicker and by MKL elsewhere."""
     few = a.numel() <= len(b)
     large = LARGE_BESIDE_FEW if few else LARGE
     if a.numel() * len(b) < large or not plain(a) or not plain(b) or not _onednn_is_quicker():
@@ -35,11 +35,6 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return F.linear(a, b)
 
 
-def times_transposed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """X Wᵀ (B×N) for vectors X (B×M) and W (N×M), unit by unit: computed as W Xᵀ."""
-    return inner(weight, x).t()
-
-
 def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """A Bᵀ by oneDNN, which knows neither autograd nor `torch.func`."""
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(a, b, None, "none", [], "")
@@ -49,6 +44,6 @@ def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 @cache
 def _onednn_is_quicker() -> bool:
     """Whether this processor has vectors of 512 bits that MKL does not use."""
-    if reference() or maker()[0] != AMD or vectors() != "AVX512":
+    if vendor_and_family()[0] != AMD or vector_extension() != "AVX512":
         return False
     return private("ops.mkldnn._linear_pointwise") is not None

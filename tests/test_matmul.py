@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.func import vmap
 
-from fdfa_cli.network.layers import processor, products
-from fdfa_cli.network.layers.products import LARGE, LARGE_BESIDE_FEW, inner, times_transposed
+from fdfa_cli.network.kernels import CPU, cpu_info, matmul
+from fdfa_cli.network.kernels.matmul import LARGE, LARGE_BESIDE_FEW, inner
 
 M, K, N = 128, 512, 64  # whose product is as large as it must be
 assert M * K * N == LARGE
@@ -20,9 +20,9 @@ needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reas
 @pytest.fixture
 def by_onednn(monkeypatch) -> list[tuple[int, ...]]:
     """Shapes of the products that oneDNN is asked for, on a processor where it is the quicker."""
-    asked, onednn = [], products._onednn
-    monkeypatch.setattr(products, "_onednn_is_quicker", lambda: True)
-    monkeypatch.setattr(products, "_onednn", lambda a, b: asked.append((*a.shape, len(b))) or onednn(a, b))
+    asked, onednn = [], matmul._onednn
+    monkeypatch.setattr(matmul, "_onednn_is_quicker", lambda: True)
+    monkeypatch.setattr(matmul, "_onednn", lambda a, b: asked.append((*a.shape, len(b))) or onednn(a, b))
     return asked
 
 
@@ -104,7 +104,7 @@ def test_what_is_stacked_is_left_to_mkl(by_onednn, axes):
 @needs_onednn
 def test_a_layer_s_product_lies_unit_by_unit(by_onednn):
     weight, x = rows(M, K), rows(N, K)
-    y = times_transposed(x, weight)
+    y = CPU().linear(x, weight)
     torch.testing.assert_close(y, x @ weight.t(), rtol=1e-4, atol=1e-4)
     assert y.t().is_contiguous()
     assert by_onednn == [(M, K, N)]
@@ -120,10 +120,9 @@ def test_a_layer_s_product_lies_unit_by_unit(by_onednn):
     ],
 )
 def test_onednn_is_taken_where_mkl_leaves_half_the_vectors_empty(monkeypatch, width, vendor, quicker):
-    monkeypatch.setattr(products, "reference", lambda: False)
-    monkeypatch.setattr(products, "vectors", lambda: width)
-    monkeypatch.setattr(products, "maker", lambda: (vendor, 26))
-    assert products._onednn_is_quicker.__wrapped__() is quicker
+    monkeypatch.setattr(matmul, "vector_extension", lambda: width)
+    monkeypatch.setattr(matmul, "vendor_and_family", lambda: (vendor, 26))
+    assert matmul._onednn_is_quicker.__wrapped__() is quicker
 
 
 @pytest.mark.parametrize(
@@ -138,5 +137,5 @@ def test_the_processor_is_known_by_what_linux_tells(monkeypatch, tmp_path, facts
     file = tmp_path / "cpuinfo"
     if facts:
         file.write_text(facts)
-    monkeypatch.setattr(processor, "Path", lambda name: file)
-    assert processor.maker.__wrapped__() == expected
+    monkeypatch.setattr(cpu_info, "Path", lambda name: file)
+    assert cpu_info.vendor_and_family.__wrapped__() == expected

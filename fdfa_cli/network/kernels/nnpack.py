@@ -1,13 +1,13 @@
-"""Convolutions with large kernels, by Fourier transforms of tiles.
+"""Convolutions with large kernels by Fourier transforms of tiles, which NNPACK computes.
 
     y  = W ∗ x     at each frequency the product of W's transform with x's
     dx = Wᵀ ∗ dy   that again, with the kernel turned by 180°
     ∇W = dy ∗ x    and again: samples take the place of input channels, dy that of the kernel
 
-A 5×5 kernel takes 25 multiplications for each output and pair of channels; by transforms of 16×16 tiles, each
-of which gives 12×12 outputs, there are 3.6, and a third of the rounding error. NNPACK does that, which torch
-has, and where there is oneDNN leaves alone. Of 64 images of 15×28×28, to 40 channels, on one thread of an AMD
-EPYC of family 25: y 13.7 → 6.2 ms, ∇W 13.0 → 6.8.
+A 5×5 kernel takes 25 multiplications for each output and pair of channels; by transforms of 16×16 tiles,
+each of which gives 12×12 outputs, there are 3.6, and a third of the rounding error. NNPACK does that; torch
+contains it and does not use it where there is oneDNN. Of 64 images of 15×28×28, to 40 channels, on one
+thread of an AMD EPYC of family 25: y 13.7 → 6.2 ms, ∇W 13.0 → 6.8.
 
 NNPACK's threads and those of torch's other kernels would each, idle, spin on the other's cores. So its calls
 are shared out by sample among threads on each of which torch computes alone (see also `lazy`).
@@ -25,8 +25,8 @@ from typing import TypeVar
 
 from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
-from fdfa_cli.network.layers.memory import plain
-from fdfa_cli.network.layers.processor import AMD, maker, reference, vectors
+from fdfa_cli.network.kernels.cpu_info import AMD, vector_extension, vendor_and_family
+from fdfa_cli.network.kernels.layout import plain
 from fdfa_cli.streams import Shape
 
 Found = TypeVar("Found")
@@ -37,17 +37,18 @@ SAMPLES = 8
 TILE = 16
 #: Kernels' sides. For smaller ones NNPACK has Winograd's transforms, of ten times the rounding error.
 KERNELS = range(4, TILE // 2 + 1)
-#: What a tile's transform and the product of two cost, in multiplications of a direct convolution, ...
+#: Costs of a tile's transform and of the product of two, counted in multiplications of a direct convolution.
 TRANSFORM, PRODUCT = 12_000, 540
-#: ... which are done for so many output channels at once, in a quarter more time where some are missing.
-LANES, SOME_MISSING = 16, 1.25
+#: A direct convolution computes so many output channels at once; it takes a quarter longer where the
+#: channels do not fill these lanes.
+LANES, UNFILLED = 16, 1.25
 #: How much less transforms must cost, by that count, to be quicker.
 MARGIN = 1.7
-#: More threads have not been tried.
+#: The most threads for which transforms were compared with direct convolutions.
 THREADS = 2
 
 
-def quicker(x: torch.Tensor, weight: torch.Tensor, padding: int) -> bool:
+def is_quicker(x: torch.Tensor, weight: torch.Tensor, padding: int) -> bool:
     """Whether W ∗ x, without stride or groups, and ∇W are quicker by transforms than directly."""
     if torch.get_num_threads() > THREADS or not _direct_is_slow():
         return False
@@ -66,10 +67,10 @@ def _costs_less(images: Shape, weights: Shape, padding: int) -> bool:
     tiles, pairs = math.prod(math.ceil(side / (TILE + 1 - kernel)) for side in sides), inputs * outputs
     transforms = TRANSFORM * (tiles * (inputs + outputs) + pairs / SAMPLES) + PRODUCT * tiles * pairs
     direct = kernel**2 * math.prod(sides) * inputs * LANES * math.ceil(outputs / LANES)
-    return MARGIN * transforms < direct * (SOME_MISSING if outputs % LANES else 1)
+    return MARGIN * transforms < direct * (UNFILLED if outputs % LANES else 1)
 
 
-def convolve(
+def conv2d(
     x: torch.Tensor, weight: torch.Tensor, padding: int, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """W ∗ x + b (B×C_out×H'×W', channels last) for x (B×C_in×H×W) and W (C_out×C_in×k×k)."""
@@ -80,8 +81,8 @@ def convolve(
     return y
 
 
-def weight_gradient(x: torch.Tensor, dy: torch.Tensor, padding: int) -> torch.Tensor:
-    """∇W (C_out×C_in×k×k) for x (B×C_in×H×W) and dy (B×C_out×H'×W').
+def weight_vjp(dy: torch.Tensor, x: torch.Tensor, padding: int) -> torch.Tensor:
+    """∇W (C_out×C_in×k×k) for dy (B×C_out×H'×W') and x (B×C_in×H×W).
 
     dy is cut into tiles, each a kernel for the tile of x that has met it.
     """
@@ -117,9 +118,10 @@ def _nnpack(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pa
 
 
 def _by_samples(samples: int, work: Callable[[slice], Found]) -> list[Found]:
-    """What `work` makes of every `SAMPLES` of so many samples, in their order, on as many threads as torch's.
+    """Call `work` on slices of `SAMPLES` samples each, and return the results in the order of the slices.
 
-    The same, to the last digit, whatever their number.
+    The slices are shared out among as many threads as torch computes on. The results are the same to the last
+    digit, whatever the number of threads.
     """
     parts = [slice(first, first + SAMPLES) for first in range(0, samples, SAMPLES)]
     count = torch.get_num_threads()
@@ -133,7 +135,7 @@ def _by_samples(samples: int, work: Callable[[slice], Found]) -> list[Found]:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """So many threads, on each of which torch computes alone."""
+    """A pool of `count` threads; on each of them torch computes with one thread."""
     threads = ThreadPoolExecutor(count, "fourier", _alone)
     barrier = Barrier(count)
     list(threads.map(lambda _: barrier.wait(), range(count)))  # each of them has begun
@@ -142,7 +144,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def _alone() -> None:
-    """Let torch compute on this thread only."""
+    """Let torch compute without helpers where this thread calls it."""
     torch.set_num_threads(1)
     torch.get_num_threads()  # else it would still take over what another one sets
 
@@ -153,8 +155,9 @@ def _direct_is_slow() -> bool:
 
     At sixteen, oneDNN's direct convolutions take no longer.
     """
-    halves = vectors() == "AVX2" or (vectors() == "AVX512" and maker() == (AMD, 25))
-    if reference() or not halves or private("_nnpack_spatial_convolution") is None:
+    width = vector_extension()
+    halves = width == "AVX2" or (width == "AVX512" and vendor_and_family() == (AMD, 25))
+    if not halves or private("_nnpack_spatial_convolution") is None:
         return False
     available = private("_nnpack_available")
     return available is not None and bool(available())
