@@ -22,9 +22,9 @@ Shape = tuple[int, ...]
 #: How a draw lies in memory, see `Draw`.
 Layout = Literal["plain", "images", "batch"]
 
-#: Gaussian numbers from which on a CPU looking them up is quicker.
+#: Gaussian draws of so many numbers are looked up in a table on a CPU, where that is quicker.
 LONG = 2**15
-#: How many different numbers they are then.
+#: Numbers in that table.
 LEVELS = 2**14
 
 

@@ -18,8 +18,13 @@ from fdfa_cli.streams import Draw, Shape
 class Network:
     """Hidden blocks 0 … L−1 and the output layer. A rule acts at the blocks' outputs `H_l`.
 
-    `shape` is one sample's, `classes` the number of outputs C. Holds no tensor: parameters and running
-    statistics are explicit everywhere.
+    shape    a sample's shape, (N,) for vectors and (C, H, W) for images
+    classes  number of outputs C
+    blocks   the hidden blocks, named ``1``, ``2`` …
+    output   the output layer, named ``out``, which gives the logits (B×C)
+
+    A network holds no tensor: parameters, running statistics and noise are declared here by name and shape,
+    and handed over at every pass. It is frozen, hashes by its layers, and needs no torch to be made.
     """
 
     shape: Shape
@@ -55,11 +60,11 @@ class Network:
         return Chain((*self.blocks, self.output))
 
     def parameters(self) -> dict[str, Draw]:
-        """Trainable tensors by name, with the law of their initial value."""
+        """Trainable tensors by full name, and the law of their initial value."""
         return self.chain.parameters()
 
     def buffers(self) -> dict[str, Draw]:
-        """Running statistics by name."""
+        """Running statistics by full name, with their initial value."""
         return self.chain.buffers()
 
     def noise(self, batch_size: int) -> dict[str, Draw]:

@@ -81,7 +81,7 @@ def in_full_precision(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _hot(labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
-    """Tᵀ (C×B)."""
+    """The targets transposed, Tᵀ (C×B)."""
     return (labels.unsqueeze(-2) == _numbers(classes, labels.device)).to(dtype)
 
 

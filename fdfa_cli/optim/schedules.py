@@ -17,7 +17,7 @@ from fdfa_cli.registry import Named, Registry
 
 
 class Schedule(Named):
-    """How the learning rate changes. `warmup` epochs of linear increase from 0 come before the rest."""
+    """A schedule of the learning rate; `warmup` epochs of linear increase from 0 come before the rest."""
 
     warmup: Annotated[float, Field(ge=0, description="epochs of linear warm-up")] = 0.0
 

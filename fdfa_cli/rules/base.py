@@ -35,7 +35,7 @@ from fdfa_cli.streams import Draw
 
 @dataclass(frozen=True)
 class Holding:
-    """What a step of a rule holds in memory at its peak; an estimate goes by it (`train.footprint`).
+    """What a step of a rule holds in memory at its peak, by which a training's memory is estimated.
 
     passes         sets of the activations that derivatives read
     in_turn        of one block at a time: its activations are freed before the next block runs
@@ -68,26 +68,35 @@ class Rule(Named):
     shared_options: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, network: Network, loss: str) -> None:
-        """Raise `Unsupported` where the rule cannot run on `network` or `loss`. Needs no data."""
+        """Raise `Unsupported` where the rule cannot run on `network` or with `loss`, naming what would work.
+
+        Called before any data is loaded.
+        """
 
     def state(self, network: Network) -> dict[str, Draw]:
-        """Tensors kept between steps, with the law of their initial value."""
+        """Tensors that the rule keeps between steps, by name, with the law of their initial value.
+
+        A `step` changes them by `Update.state`, or has an optimizer move them along `Update.state_grads`.
+        """
         return {}
 
     def perturbations(self, network: Network, batch_size: int, step: int) -> dict[str, Draw]:
-        """Random tensors of step number `step` (from 0) on a batch of `batch_size`."""
+        """Random tensors that step number `step` (from 0) needs on a batch of `batch_size`, by name.
+
+        They are drawn anew for every step, and handed to it as `Step.perturbations`.
+        """
         return {}
 
     def weight_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        """Optimizer and schedule for the weights; by default the recipe's, given here."""
+        """Optimizer and schedule of the weights: by default those of the recipe, which are given here."""
         return optimizer, schedule
 
     def feedback_training(self, optimizer: Optimizer, schedule: Schedule) -> tuple[Optimizer, Schedule]:
-        """Optimizer and schedule for the state's gradients; by default the weights' own, given here."""
+        """Optimizer and schedule that follow `Update.state_grads`: by default the recipe's, given here."""
         return optimizer, schedule
 
     def holding(self) -> Holding:
-        """What a step holds in memory: by default what backprop does, which keeps all activations."""
+        """What a step holds in memory at its peak: by default all activations, as backprop does."""
         return Holding()
 
     @abstractmethod

@@ -53,7 +53,7 @@ def forward_pass(s: Step) -> Pass:
 
 
 def as_linear(block: Chain, params: Tensors, saved: list[Any]) -> LinearBlock | None:
-    """`block` as one linear map of what came in; None where it is none."""
+    """`block` as a linear layer and the slope of what follows it; None where it has another form."""
     own, stages = block.first_with_parameters, block.stages
     if own == len(stages):
         return None
@@ -73,7 +73,7 @@ def as_linear(block: Chain, params: Tensors, saved: list[Any]) -> LinearBlock | 
 
 
 def jacobians(s: Step) -> list[torch.Tensor]:
-    """J_l[b] of every block, B×C×N_l."""
+    """The Jacobians J_l[b] (B×C×N_l) of every block, with the batch's statistics held fixed."""
     rows = list(jacobian_rows(s.network, s.params, s.batch.x, s.batch.mode.discarding()))
     return [torch.stack([row[l].flatten(1) for row in rows], 1) for l in range(len(s.network.blocks))]
 

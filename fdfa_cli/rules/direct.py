@@ -38,7 +38,7 @@ FeedbackInit = Annotated[
 
 
 class DirectFeedback(Rule):
-    """A matrix F_l (C×N_l) for every hidden block, and the local vjp of what it brings."""
+    """Direct feedback: every hidden block has a matrix F_l (C×N_l), whose signal its local vjp takes."""
 
     feedback_init: FeedbackInit = "kaiming_uniform"
 
@@ -89,7 +89,7 @@ class SignDirectFeedbackAlignment(DirectFeedback):
     source: ClassVar[str] = "Nøkland 2016; Frenkel et al. 2021"
 
     def message(self, error: torch.Tensor) -> torch.Tensor:
-        """sign(E)/B."""
+        """The signs of the error over the size of the batch, sign(E)/B (B×C)."""
         return error.sign() / len(error)
 
 

@@ -85,11 +85,11 @@ class OverWeights(ForwardGradient):
         trace, V = s.forward(), s.perturbations
 
         def slope(v: Tensors) -> torch.Tensor:
-            """∇L·v, a number."""
+            """The derivative of the loss along v, ∇L·v, a tensor without axes."""
             return (trace.E * trace.tangent(v)).sum()
 
         def gram() -> torch.Tensor:
-            """VVᵀ (k×k)."""
+            """The inner products of the k tangents, VVᵀ (k×k)."""
             flat = [v.flatten(1) for v in V.values()]
             return torch.stack([v @ v.mT for v in flat]).sum(0)
 

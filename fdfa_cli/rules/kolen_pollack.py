@@ -105,5 +105,5 @@ def mirrored_layers(network: Network) -> list[tuple[Layer, Shape]]:
 
 
 def _expected_norm(draw: Draw) -> float:
-    """Norm of a tensor drawn from U(±scale): every entry has variance scale²/3."""
+    """The norm to expect of a tensor drawn from U(±scale): every entry has variance scale²/3."""
     return draw.scale * math.sqrt(math.prod(draw.shape) / 3)

@@ -29,7 +29,7 @@ from fdfa_cli.streams import Draw
 
 
 class LocalGreedy(Rule):
-    """A head for every block; `block_step` says how a block learns from its own."""
+    """Every block has a head, a linear classifier; `block_step` says how the block learns from it."""
 
     exact: ClassVar[str] = "output and heads"
     passes: ClassVar[str] = "1 forward"

@@ -36,7 +36,7 @@ from fdfa_cli.streams import Draw
 
 
 class LocalForward(LocalGreedy):
-    """A head for every block, and a forward estimate of the local loss's gradient."""
+    """Every block has a head, and estimates the gradient of its local loss from one tangent."""
 
     source: ClassVar[str] = "Ren et al. 2023"
     passes: ClassVar[str] = "1 forward with tangent"

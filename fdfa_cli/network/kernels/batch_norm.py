@@ -63,7 +63,7 @@ def of_vectors_vjp(
 
 
 def positions_in_a_row(x: torch.Tensor, dy: torch.Tensor | None = None) -> int:
-    """How many positions k of images to fold into a row: a power of two that divides all; 1 for no folding.
+    """The number k of positions to fold into a row: a power of two that divides them all; 1 folds none.
 
     It is 1 too where autograd records or `torch.func.vmap` stacks, which know torch's own kernels only.
     """
@@ -136,7 +136,7 @@ def _moved(running: Running, mean: torch.Tensor, var: torch.Tensor, momentum: fl
 
 
 def _unbias(x: torch.Tensor) -> float:
-    """What takes the variance of the n values of each channel to the unbiased one: n/(n − 1)."""
+    """The factor n/(n − 1) between the variance of each channel's n values and the unbiased one."""
     count = x.numel() // x.shape[1]
     return count / max(count - 1, 1)
 

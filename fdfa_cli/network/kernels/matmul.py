@@ -18,7 +18,7 @@ from fdfa_cli.network.kernels.layout import plain
 
 #: Multiplications from which oneDNN's products are quicker, on one thread and on two.
 LARGE = 1 << 22
-#: And where one matrix is no larger than a row of the result, as errors are beside feedback.
+#: The same where A has no more entries than B has rows, as an error has beside feedback.
 LARGE_BESIDE_FEW = 1 << 21
 
 

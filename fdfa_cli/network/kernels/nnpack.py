@@ -42,7 +42,7 @@ TRANSFORM, PRODUCT = 12_000, 540
 #: A direct convolution computes so many output channels at once; it takes a quarter longer where the
 #: channels do not fill these lanes.
 LANES, UNFILLED = 16, 1.25
-#: How much less transforms must cost, by that count, to be quicker.
+#: Transforms are taken where they cost less than a direct convolution by this factor, in that count.
 MARGIN = 1.7
 #: The most threads for which transforms were compared with direct convolutions.
 THREADS = 2

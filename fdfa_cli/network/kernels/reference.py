@@ -218,7 +218,7 @@ class Reference:
 
 
 def _subsampled(x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> tuple[torch.Tensor, int]:
-    """What of `x` a kernel sees (a view), and the stride over that.
+    """The part of `x` that a kernel sees (a view), and the stride over that part.
 
     A 1×1 kernel of stride s sees every s-th position only: those are cut out here, and the convolution runs
     at stride 1. Left to itself oneDNN cuts them into a workspace of its own, and its weight gradient of
@@ -267,7 +267,7 @@ def _window(kernel: int, stride: int, padding: int) -> tuple[list[int], list[int
 
 
 def _means(like: torch.Tensor, side: int, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
-    """What takes the mean of each window's rows (side×H), and of its columns (side×W)."""
+    """Matrices that take the means of each window: over its rows (side×H) and over its columns (side×W)."""
     down, across = (_window_means(side, length).to(like) for length in shape[1:])
     return down, across
 

@@ -1,7 +1,8 @@
 """Elementwise activations: y = σ(x), so jvp and vjp are the same product with σ'(x).
 
-Each is a pair of torch's own kernels: σ, and the fused product g·σ'(x). Where σ' is a function of y, only
-y is kept. Kernels are called by their overload (``.default``): to find it takes as long as a small kernel.
+Each is a pair of torch's own operators: σ, and the fused product g·σ'(x). Where σ' is a function of y, only
+y is kept. Operators are called by their overload (``.default``), because finding it takes as long as a small
+operator does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from typing_extensions import override
 
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.layers.base import Kept, Layer, Mode, Tensors
@@ -68,33 +71,34 @@ ELEMENTWISE: dict[str, Elementwise] = {
 
 @dataclass(frozen=True)
 class Activation(Layer):
-    """σ(x), by name."""
+    """y = σ(x) elementwise, for inputs of any shape; `function` is a name of `ELEMENTWISE`."""
 
     function: str = "relu"
     name: str = field(default="activation", kw_only=True)
 
     @property
+    @override
     def monotone(self) -> bool:
-        """Whether σ never decreases."""
         return ELEMENTWISE[self.function].monotone
 
     @property
+    @override
     def keeps(self) -> Kept:
-        """What the derivative is made of."""
         return "output" if ELEMENTWISE[self.function].from_output else "input"
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
-        """Unchanged."""
         return shape
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
-        """Saves x or y, whichever the derivative is made of."""
+        """y = σ(x); saves x or y, whichever the derivative is made of."""
         function = ELEMENTWISE[self.function]
         y = function.value(x)
         return y, y if function.from_output else x
 
     def slope(self, x: torch.Tensor) -> torch.Tensor:
-        """σ'(x)."""
+        """The derivative σ'(x), in the shape of x."""
         function = ELEMENTWISE[self.function]
         return function.times_derivative(torch.ones_like(x), function.value(x) if function.from_output else x)
 
@@ -104,12 +108,14 @@ class Activation(Layer):
             return torch.ops.aten.threshold_backward.default(u, x, 0)  # type: ignore[no-any-return]
         return torch.where(self.slope(x) != 0, u, 0)
 
+    @override
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
-        """The product dx·σ'(x)."""
+        """dy = dx·σ'(x), entry by entry."""
         return ELEMENTWISE[self.function].times_derivative(dx, saved)
 
+    @override
     def vjp(
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """The product dy·σ'(x)."""
+        """dx = dy·σ'(x), entry by entry."""
         return {}, self.jvp(params, saved, dy) if need_dx else None

@@ -10,9 +10,16 @@ whole network; a layer reads its own under its `name`. So a rule can replace any
 feedback alignment is the same chain of `vjp` with other tensors under the weights' names, which is why
 `vjp` takes `params` again and `saved` never holds a weight.
 
-Everything works under `torch.no_grad`, and under `torch.func.vmap` over a leading trial axis. Products are
-in the type of x: weights are cast to it, the parameters and statistics of a norm are not, so bfloat16
-inputs run float32 parameters. Images lie in memory with their channels last (see `kernels.layout`).
+Shapes   B samples; `shape` is that of one sample, (N,) for vectors and (C, H, W) for images
+Types    floating: x, y, and their tangents and cotangents share the type of x. Weights are cast to it, the
+         parameters and statistics of a norm are not, so bfloat16 inputs run float32 parameters
+Memory   images with their channels last, vectors unit by unit (`kernels.layout`); a layer keeps that layout
+Stacks   under `torch.func.vmap` every tensor may carry a hidden axis of trials. Shapes are then still those
+         of one trial; no value may be looked at (``if tensor:``, ``.item()``), and what is changed in place
+         must have been made from tensors that are stacked
+
+No tensor that is passed in may be changed, and results may be views of it or the tensor itself. Nothing is
+recorded for autograd: everything is called under `torch.no_grad`.
 """
 
 from __future__ import annotations
@@ -29,7 +36,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.kernels.layout import channels_last
 from fdfa_cli.streams import Draw, Shape
 
-#: What of a pass a layer's derivatives read, and so holds in memory: its input, its output, or neither.
+#: The part of a pass that a layer's derivatives read, and so hold in memory: input, output, or neither.
 Kept = Literal["input", "output", "nothing"]
 #: Tensors by dotted name, e.g. ``"1.linear.weight"``.
 Tensors = Mapping[str, "torch.Tensor"]
@@ -39,10 +46,12 @@ Tensors = Mapping[str, "torch.Tensor"]
 class Mode:
     """How a forward pass is to be taken.
 
-    `training` chooses batch statistics and dropout; `buffers` holds running statistics, read in
-    evaluation; `noise` the dropout masks. New running statistics are put into `updates`, never into
-    `buffers`: whoever owns the run decides whether they count. `stacked` says that the pass is one of several
-    trials', under `torch.func.vmap`.
+    training  whether norms use the batch's statistics and dropout its masks
+    buffers   {name: running statistic} as `Layer.buffers` declares them, float32
+    noise     {name: random tensor} as `Layer.noise` declares them; needed in training only
+    updates   where the pass puts new running statistics, by the names of `buffers`, which it never changes:
+              whoever owns the training decides whether they count
+    stacked   whether the pass is one of several trials', under `torch.func.vmap`
     """
 
     training: bool
@@ -52,19 +61,24 @@ class Mode:
     stacked: bool = False
 
     def discarding(self) -> Mode:
-        """The same pass once more, without effect on the running statistics."""
+        """The same mode with empty `updates` of its own: a pass that has no effect on running statistics."""
         return replace(self, updates={})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer(ABC):
-    """A map with its two derivatives. Shapes here leave the batch axis out."""
+    """A map with its two derivatives: frozen options, and pure functions of explicit tensors.
+
+    A layer states its shapes and tensors (`out_shape`, `parameters`, `buffers`, `noise`), computes
+    (`forward`, `jvp`, `vjp`), and may add a tangent for its parameters (`parameter_tangent`). `saved` is
+    what `forward` hands to the derivatives: anything, but no weight.
+    """
 
     #: Whether `vjp` may be given other weights than `forward` was, as feedback alignment does.
     transposable: ClassVar[bool] = True
     #: Whether a sample's output depends on that sample alone, in training too.
     independent: ClassVar[bool] = True
-    #: Whether every output is the largest of some inputs.
+    #: Whether every output is the largest of some inputs, as a max pool's is.
     picks_maxima: ClassVar[bool] = False
 
     @property
@@ -74,61 +88,82 @@ class Layer(ABC):
 
     @property
     def keeps(self) -> Kept:
-        """What `saved` holds of a pass; an estimate of memory goes by it."""
+        """The part of a pass that `saved` holds, by which a training's memory is estimated."""
         return "input"
 
     def kept_beside(self, shape: Shape) -> int:
-        """Bytes that `saved` holds beside that of a sample of `shape`: masks, positions of maxima."""
+        """Bytes that `saved` holds of a sample of `shape` beside that: masks, positions of maxima."""
         return 0
 
     name: str = ""
 
     def named(self, name: str) -> Self:
-        """The same layer, reading its tensors under `name`."""
+        """The same layer, which reads its tensors under `name`."""
         return replace(self, name=name)
 
     def key(self, tensor: str) -> str:
-        """Full name of one of this layer's tensors."""
+        """Full name of this layer's tensor called `tensor`, such as ``"1.linear.weight"``."""
         return f"{self.name}.{tensor}"
 
     @abstractmethod
     def out_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of `shape`; raises `UsageError` where it does not fit."""
+        """Shape of a sample's output for an input sample of `shape`. Needs no torch.
+
+        Raises `UsageError` where the sample does not fit; the passes below do not check that again.
+        """
 
     def parameters(self) -> dict[str, Draw]:
-        """Trainable tensors by full name, each with the law of its initial value."""
+        """Trainable tensors by full name, each as a `Draw`: its shape and the law of its initial value."""
         return {}
 
     def buffers(self) -> dict[str, Draw]:
-        """Running statistics by full name."""
+        """Running statistics by full name, each as a `Draw` of its initial value."""
         return {}
 
     def noise(self, shape: Shape) -> dict[str, Draw]:
-        """Random tensors a training pass over a batch input of `shape` (B, …) needs, by full name."""
+        """Random tensors that a training pass needs, by full name; `shape` is the batch's, (B, …)."""
         return {}
 
     @abstractmethod
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Any]:
-        """The output for a batch `x`, and what the derivatives need."""
+        """The output y (B, *out_shape) for a batch `x` (B, *shape), in the type of x; and `saved`.
+
+        `params` holds the tensors of the whole network by full name. `saved` may hold x and y, and is handed
+        to the derivatives of this pass unchanged; it holds no weight. New running statistics go to
+        `mode.updates`; there is no other effect.
+        """
 
     @abstractmethod
     def jvp(self, params: Tensors, saved: Any, dx: torch.Tensor) -> torch.Tensor:
-        """The output's tangent when the input's is `dx` and the parameters stand still."""
+        """The output's tangent (B, *out_shape) when the input's is `dx` (B, *shape), θ held fixed.
+
+        May be called many times with the same `saved`, also for several tangents at once by
+        `torch.func.vmap`.
+        """
 
     @abstractmethod
     def vjp(
         self, params: Tensors, saved: Any, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Gradients of the parameters for the cotangent `dy`, and the input's cotangent if `need_dx`."""
+        """Gradients of all parameters for the cotangent `dy` (B, *out_shape), and dx (B, *shape) if
+        `need_dx`.
+
+        Gradients are by full name, in their parameter's shape, and in its type or that of dy. Where
+        `transposable`, `params` may hold other weights than in the forward pass: dx goes through those, the
+        gradients are the same. Without `need_dx`, what only dx takes is not computed, and the second is None.
+        """
 
     def parameter_tangent(self, params: Tensors, saved: Any, dparams: Tensors) -> torch.Tensor | None:
-        """The output's tangent when the parameters move by `dparams` and x stands still; None for zero."""
+        """The output's tangent when the parameters move by `dparams` and x stands still; None is zero.
+
+        `dparams` has an entry for each of this layer's parameters, in its shape.
+        """
         return None
 
     def tangent(
         self, params: Tensors, saved: Any, dx: torch.Tensor | None, dparams: Tensors
     ) -> torch.Tensor | None:
-        """The output's tangent when x moves by `dx` and the parameters by `dparams`; None is zero."""
+        """The output's tangent when x moves by `dx` and the parameters by `dparams`; None is a zero."""
         moved = self.parameter_tangent(params, saved, dparams)
         if dx is None:
             return moved
@@ -149,7 +184,10 @@ class Layer(ABC):
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
-        """Output, tangent and saved of one pass; a `dx` of None is a tangent of zero, and costs nothing."""
+        """Output, its tangent for `dx`, and `saved`, of one pass: `forward` and `jvp`.
+
+        A `dx` of None is a tangent of zero, which comes back as None and costs nothing.
+        """
         y, saved = self.forward(params, x, mode)
         return y, None if dx is None else self.jvp(params, saved, dx), saved
 
@@ -158,8 +196,9 @@ class Layer(ABC):
 class Chain(Layer):
     """Layers one after another; itself a layer.
 
-    Without `need_dx`, `vjp` stops at the first layer that has parameters: the product with its
-    transposed weights is never computed.
+    What enters a chain, forward or backward, is brought into the layout of the layers, which keep it. Without
+    `need_dx`, `vjp` stops at the first layer that has parameters: the product with its transposed weights is
+    never computed. `out_shape` raises `UsageError` where a layer does not fit what comes before it.
     """
 
     layers: tuple[Layer, ...]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple
 
+from typing_extensions import override
+
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.layers.base import Layer, Mode, Tensors
@@ -40,11 +42,12 @@ class ModuleLayer(Layer):
     module: torch.nn.Module
     name: str = field(default="module", kw_only=True)
 
-    #: Nothing tells a module's transposed products from the rest of its derivative.
+    #: A module's transposed products cannot be told from the rest of its derivative.
     transposable: ClassVar[bool] = False
-    #: Nor does anything say that it has no batch norm inside.
+    #: A module may have a batch norm inside.
     independent: ClassVar[bool] = False
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
         """Found by running the module.
 
@@ -53,27 +56,32 @@ class ModuleLayer(Layer):
         """
         return _probe(self, shape)
 
+    @override
     def parameters(self) -> dict[str, Draw]:
-        """The module's, under its own names."""
+        """The module's parameters that require a gradient, under its own names."""
         return {self.key(name): Draw.given(p) for name, p in self._learning.items()}
 
+    @override
     def buffers(self) -> dict[str, Draw]:
-        """The module's and its fixed parameters, under their own names."""
+        """The module's buffers and its other parameters, under their own names."""
         return {self.key(name): Draw.given(b) for name, b in self._still.items()}
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, _Call]:
-        """Saves the arguments."""
+        """The module's output; saves its arguments but the parameters."""
         call = _Call(x, self._own(self._still, mode.buffers), mode.training)
         y, updates = self._run(call, self._own(self._learning, params), x)
         self._update(mode, updates)
         return y, call
 
+    @override
     def jvp(self, params: Tensors, saved: _Call, dx: torch.Tensor) -> torch.Tensor:
-        """By forward-mode differentiation."""
+        """The tangent, by forward-mode differentiation of another run of the module."""
         return self._jvp(params, saved, dx)[1]
 
+    @override
     def parameter_tangent(self, params: Tensors, saved: _Call, dparams: Tensors) -> torch.Tensor:
-        """By forward-mode differentiation."""
+        """The tangent, by forward-mode differentiation of another run of the module."""
         at, along = (self._own(self._learning, tensors) for tensors in (params, dparams))
         _load_forward_mode()
         jvp: Any = torch.func.jvp(lambda own: self._run(saved, own, saved.x)[0], (at,), (along,))
@@ -81,20 +89,22 @@ class ModuleLayer(Layer):
         moved: torch.Tensor = tangent.to(y.dtype)
         return moved
 
+    @override
     def vjp(
         self, params: Tensors, saved: _Call, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """By reverse-mode differentiation, with respect to x only where asked."""
+        """Gradients by reverse-mode differentiation of another run, with respect to x only where asked."""
         own = self._own(self._learning, params)
         moving = (own, saved.x) if need_dx else (own,)
         vjp: Any = torch.func.vjp(lambda own, x=saved.x: self._run(saved, own, x)[0], *moving)
         grads, *dx = vjp[1](dy)
         return {self.key(name): grad for name, grad in grads.items()}, dx[0] if need_dx else None
 
+    @override
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor | None, _Call]:
-        """Output and tangent of one run."""
+        """Output and tangent of a single run of the module, by forward-mode differentiation."""
         if dx is None:
             y, call = self.forward(params, x, mode)
             return y, None, call
@@ -103,12 +113,13 @@ class ModuleLayer(Layer):
         self._update(mode, updates)
         return y, tangent, call
 
+    @override
     def held(self, saved: _Call) -> _Call:
-        """Unknown: raises `Unsupported`."""
+        """Raises `Unsupported`: which of the module's buffers are batch statistics is not known."""
         raise Unsupported(f"{self.name!r}, a wrapped module, cannot hold its batch statistics fixed")
 
     def _jvp(self, params: Tensors, call: _Call, dx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Own]:
-        """Output, tangent and new buffers."""
+        """The module's output, its tangent for `dx`, and the buffers as the run leaves them."""
         _load_forward_mode()
         own = self._own(self._learning, params)
         jvp: Any = torch.func.jvp(lambda x: self._run(call, own, x), (call.x,), (dx,), has_aux=True)

@@ -64,7 +64,7 @@ class MaxPool2d(_Pool):
 
     @override
     def kept_beside(self, shape: Shape) -> int:
-        """The winners' positions, int64."""
+        """The bytes of the winners' positions, int64."""
         return 8 * math.prod(self.out_shape(shape))
 
     @override

@@ -1,9 +1,11 @@
-"""Change of shape."""
+"""Layers that change the shape of a sample and no value."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.kernels.layout import channels_last
@@ -18,24 +20,27 @@ class Flatten(Layer):
     name: str = field(default="flatten", kw_only=True)
 
     @property
+    @override
     def keeps(self) -> Kept:
-        """The shape only."""
         return "nothing"
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
-        """(N,)."""
         return (math.prod(shape),)
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Shape]:
-        """Saves the shape of a sample."""
+        """y (B×N); saves the shape of a sample."""
         return x.flatten(1), tuple(x.shape[1:])
 
+    @override
     def jvp(self, params: Tensors, saved: Shape, dx: torch.Tensor) -> torch.Tensor:
-        """Flattened dx."""
+        """dy is dx as vectors (B×N)."""
         return dx.flatten(1)
 
+    @override
     def vjp(
         self, params: Tensors, saved: Shape, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """The same dy in the sample's shape."""
+        """dx is dy in the shape of the samples."""
         return {}, channels_last(dy.view(-1, *saved)) if need_dx else None

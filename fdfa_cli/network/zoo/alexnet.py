@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.network.layers import Conv2d, Layer, MaxPool2d
@@ -47,8 +48,8 @@ class AlexNet(ImageNetwork):
     activation: ActivationName = "relu"
     dropout: Dropped = 0.0
 
+    @override
     def layout(self, shape: Shape, classes: int) -> Network:
-        """See `ImageNetwork.layout`."""
         blocks: list[list[Layer]] = []
         inputs = shape[0]
         for units, (kernel, stride, padding), pooled in (

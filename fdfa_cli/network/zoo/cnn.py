@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.network.layers import Conv2d, Layer, MaxPool2d
@@ -63,8 +64,8 @@ class CNN(ImageNetwork):
                 raise ValueError(f"{option}: has {given} entries for the {len(self.channels)} of channels")
         return self
 
+    @override
     def layout(self, shape: Shape, classes: int) -> Network:
-        """See `ImageNetwork.layout`."""
         blocks: list[list[Layer]] = []
         inputs, count = shape[0], len(self.channels)
         for outputs, kernel, padding, side in zip(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.network.base import NETWORKS, Network, NetworkOptions
 from fdfa_cli.network.zoo.parts import ActivationName, Dropped, NormName, Units, fully_connected
@@ -21,8 +22,8 @@ class MLP(NetworkOptions):
     activation: ActivationName = "relu"
     dropout: Dropped = 0.0
 
+    @override
     def build(self, shape: Shape, classes: int) -> Network:
-        """See `NetworkOptions.build`."""
         *blocks, output = fully_connected(
             shape, self.hidden, classes, self.norm, self.activation, self.dropout
         )

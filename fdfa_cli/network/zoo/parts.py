@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.network.base import Network, NetworkOptions
@@ -65,8 +66,12 @@ def shape_after(blocks: Sequence[Sequence[Layer]], shape: Shape) -> Shape:
 class ImageNetwork(NetworkOptions):
     """An architecture for images (C, H, W)."""
 
+    @override
     def build(self, shape: Shape, classes: int) -> Network:
-        """See `NetworkOptions.build`; where an image is too small, the error says which would fit."""
+        """The network for images of `shape`.
+
+        Raises `UsageError` where samples are no images, or images too small; it then says which would fit.
+        """
         if len(shape) != 3:
             raise UsageError(
                 f"network {self.name!r} needs images (channels, height, width), not samples of shape "

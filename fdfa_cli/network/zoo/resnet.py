@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import override
 
 from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.network.layers import (
@@ -48,8 +49,8 @@ class ResNet(ImageNetwork):
     ] = 20
     width: Annotated[Units, Field(description="channels of the stem and the first stage")] = 16
 
+    @override
     def layout(self, shape: Shape, classes: int) -> Network:
-        """See `ImageNetwork.layout`."""
         channels = self.width
         blocks: list[list[Layer]] = [[*_convolved(shape[0], channels, 1), Activation()]]
         for stage in range(3):
