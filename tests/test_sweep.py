@@ -13,9 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -26,6 +27,7 @@ from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.sweep import Prune, Space, random
 from fdfa_cli.recipe.write import identity
+from fdfa_cli.rules.backprop import Backprop
 from fdfa_cli.storage import Run, scan
 from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.sweeps.prune import survivors
@@ -36,7 +38,7 @@ from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines import processes
 from fdfa_cli.trials.engines.base import Job, Outcome, Stop
 from fdfa_cli.trials.engines.batched import Batched
-from fdfa_cli.trials.engines.options import choose
+from fdfa_cli.trials.engines.options import EngineOptions, choose
 from fdfa_cli.trials.engines.processes import Processes
 from fdfa_cli.trials.engines.serial import Serial
 from fdfa_cli.trials.progress import Tally, describe, time_left
@@ -723,6 +725,52 @@ def test_choice_of_an_engine(name, jobs, expected):
     small = planned(GRID)
     work = [Job(t, Path("x")) for t in small.trials]
     assert isinstance(choose(name, work, jobs, []), expected)
+
+
+class Here(Backprop):
+    """A rule that a script or a notebook defines for itself."""
+
+    name: Literal["here"] = "here"  # type: ignore[assignment]
+
+
+def test_what_the_running_program_defines_trains_in_its_process_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(Here, "__module__", "__main__")
+    small = planned(GRID)
+    jobs = [
+        Job(replace(t, configured=t.configured.model_copy(update={"rule": Here()})), tmp_path)
+        for t in small.trials
+    ]
+    for name in (EngineName.auto, EngineName.serial, EngineName.batched):
+        assert EngineOptions(name).engine_for(jobs).processes == 1
+    assert isinstance(choose(EngineName.auto, jobs, None, [], exact=True, alone=True), Serial)
+    for name in (EngineName.processes, EngineName.ray):
+        with pytest.raises(UsageError, match=f"--engine {name} .* do not know Here"):
+            EngineOptions(name).engine_for(jobs)
+
+
+def test_a_script_that_trains_in_processes_runs_once(tmp_path):
+    """A process that is spawned would run it again, were the script not hidden from it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from fdfa_cli.document.load import load\n"
+        "from fdfa_cli.sweeps.plan import plan_sweep\n"
+        "from fdfa_cli.sweeps.run import run\n"
+        "from fdfa_cli.trials.engine_name import EngineName\n"
+        "from fdfa_cli.trials.engines.options import EngineOptions\n"
+        "from fdfa_cli.trials.runner import Execution\n"
+        "file, results = map(Path, sys.argv[1:])\n"
+        "options = EngineOptions(EngineName.processes, workers=2)\n"
+        "result = run(plan_sweep(load(file), 'mine'), results, Execution(options, command=('script',)))\n"
+        "print(dict(result.statuses), result.folder.name)\n"
+    )
+    command = [sys.executable, str(script), str(recipe(tmp_path)), str(tmp_path / "results")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    statuses, name = done.stdout.rsplit(maxsplit=1)
+    assert (statuses, done.stderr) == ("{'completed': 4}", "")
+    assert name.startswith("mine-sweep-")
+    assert {run.record.provenance[0]["command"][0] for run in scan([tmp_path / "results"]).runs} == {"script"}
 
 
 def test_every_gpu_is_used_in_turn(monkeypatch):

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fdfa_cli import machine
 from fdfa_cli.errors import UsageError
-from fdfa_cli.machine import cores
+from fdfa_cli.registry import Options
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines.base import Engine, Job
 
@@ -40,6 +41,12 @@ class EngineOptions:
 
     def engine_for(self, jobs: Sequence[Job]) -> Engine:
         """The engine that trains `jobs`; raises `UsageError` where what one of them needs is not there."""
+        own = next((found for job in jobs if (found := _defined_here(job.recipe))), None)
+        if own is not None and self.name in (EngineName.processes, EngineName.ray):
+            raise UsageError(
+                f"--engine {self.name} trains in other processes, which do not know {own}, since the running "
+                "program defines it: put it into a file, and give that as a plugin"
+            )
         if self.name is EngineName.ray:
             from fdfa_cli.trials.engines.ray import Ray
 
@@ -49,7 +56,7 @@ class EngineOptions:
         from fdfa_cli.trials.engines import worker
 
         worker.require(jobs)
-        engine = choose(self.name, jobs, self.workers, self.plugins, self.exact)
+        engine = choose(self.name, jobs, self.workers, self.plugins, self.exact, alone=own is not None)
         recipes, folder = [job.recipe for job in jobs], jobs[0].folder
         preflight.require(recipes, data_root(), folder, engine.processes, ignore=self.ignore_limits)
         return engine
@@ -61,11 +68,13 @@ def choose(
     workers: int | None,
     plugins: Sequence[Path],
     exact: bool = False,
+    alone: bool = False,
 ) -> Engine:
     """The engine of this machine called `name`, for `jobs` of which `workers` train at a time.
 
     `auto` is batched where that pays (`batched.pays`) and need not be `exact`, else processes where more than
-    one job can train at a time, else serial. For batched, `workers` is the most that a stack may hold.
+    one job can train at a time, else serial. For batched, `workers` is the most that a stack may hold. With
+    `alone`, only this process can train the jobs.
     """
     from fdfa_cli.trials.engines import batched
     from fdfa_cli.trials.engines.processes import Processes
@@ -73,14 +82,22 @@ def choose(
 
     if name is EngineName.serial:
         return Serial()
-    gpus = _gpus(jobs)
+    gpus, cores = (0, 1) if alone else (_gpus(jobs), _cores(jobs))
     auto = name is EngineName.auto and workers != 1 and not exact
     if name is EngineName.batched or (auto and batched.pays(jobs, bool(gpus))):
-        return batched.Batched(jobs, gpus or _cores(jobs), gpus, plugins, workers)
-    workers = workers or min(len(jobs), gpus or _cores(jobs)) or 1
-    if name is EngineName.auto and workers == 1:
+        return batched.Batched(jobs, gpus or cores, gpus, plugins, workers)
+    workers = workers or min(len(jobs), gpus or cores) or 1
+    if name is EngineName.auto and (workers == 1 or alone):
         return Serial()
     return Processes(workers, gpus, plugins)
+
+
+def _defined_here(options: Options) -> str | None:
+    """The name of a class of `options` that the running program defines; None where there is none."""
+    if type(options).__module__ == "__main__":
+        return type(options).__name__
+    inner = (_defined_here(value) for _, value in options if isinstance(value, Options))
+    return next(filter(None, inner), None)
 
 
 def _gpus(jobs: Sequence[Job]) -> int:
@@ -101,4 +118,4 @@ def _cores(jobs: Sequence[Job]) -> int:
     if any(device.startswith(("cuda", "mps")) for device in devices) or ("auto" in devices and metal()):
         return 1
     threads = max((job.recipe.training.threads or 1 for job in jobs), default=1)
-    return max(1, cores() // threads)
+    return max(1, machine.cores() // threads)

@@ -14,9 +14,10 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
+from types import ModuleType
 
 from typing_extensions import override
 
@@ -138,7 +139,8 @@ class _Worker:
         sent_to_all = [signal.SIGINT, signal.SIGHUP]
         signal.pthread_sigmask(signal.SIG_BLOCK, sent_to_all)
         try:
-            self.process.start()
+            with _without_main():
+                self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, sent_to_all)
         theirs.close()  # so that the pipe ends when the worker does
@@ -173,6 +175,20 @@ class _Worker:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         for job in self.left.values():
             yield mark_lost(job, f"the worker process died ({how}); out of memory?")
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the running program from a process that starts meanwhile, which else would run it once more.
+
+    So a script that trains in processes needs no ``if __name__ == "__main__":``.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _serve(
