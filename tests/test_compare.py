@@ -23,6 +23,7 @@ from fdfa_cli.document.load import parse
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.write import dump, facts, identity
+from fdfa_cli.rules.base import RULES
 from fdfa_cli.storage import Run, scan
 from fdfa_cli.trials.plan import Trial
 from fdfa_cli.trials.store import Store
@@ -95,6 +96,12 @@ def test_each_rule_is_the_recipe_under_that_rule_with_what_it_recommends():
     assert chosen.baseline == "bp"
 
 
+def test_all_rules_are_those_that_are_registered():
+    chosen = planned("  rules: all\n  seeds: 1\n  baseline: fdfa\n")
+    assert chosen.rules == tuple(chosen.configurations) == tuple(RULES)
+    assert {trial.recipe.rule.name for trial in chosen.trials} == set(RULES)
+
+
 def test_trials_are_interleaved_by_seed_then_rule():
     assert [(t.seed, t.recipe.rule.name) for t in planned("  rules: [bp, dfa]\n  seeds: 2\n").trials] == [
         (0, "bp"),
@@ -109,7 +116,9 @@ def test_trials_are_interleaved_by_seed_then_rule():
     [
         ("  rules: [bp, daf]\n", "6:15", "did you mean 'dfa'"),
         ("  rules: [bp, bp]\n", "6:15", "given twice"),
-        ("  rules: []\n", "6:10", "at least 1"),
+        ("  rules: []\n", "6:10", "must be 'all' or a list of at least 1, not an empty list"),
+        ("  rules: al\n", "6:10", "not the text 'al', did you mean 'all'"),
+        ("  rules: [bp, 3]\n", "6:15", "compare.rules.1 must be text, not 3"),
         ("  seeds: 3\n", "5:1", "compare has no rules"),
         ("  rules: [bp]\n  seeds: 0\n", "7:10", "at least 1"),
         ("  rules: [bp]\n  seeds: [2, 2]\n", "7:10", "given twice"),
@@ -134,6 +143,7 @@ def test_a_malformed_section_is_located_and_nothing_starts(section, place, messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--seeds", "2"], "no section compare"),
         (["--rules", "bp,daf"], "--rules: unknown rule 'daf', did you mean 'dfa'"),
         (["--rules", "bp,dfa", "--baseline", "fa"], "--baseline: the baseline 'fa' is not among the rules"),
         (["--rules", "bp", "--seeds", "0"], "--seeds: "),

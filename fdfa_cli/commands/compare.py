@@ -38,7 +38,9 @@ def compare(
             help="Recipes to compare rules on; overrides are for all.",
         ),
     ],
-    rules: Annotated[str | None, typer.Option(help="Learning rules to compare, as in bp,dfa,fdfa")] = None,
+    rules: Annotated[
+        str | None, typer.Option(help="Learning rules to compare, as in bp,dfa,fdfa, or all")
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Runs of each rule; their seeds count up from training.seed.")
     ] = None,
@@ -125,7 +127,7 @@ def _plans(
     if not names:
         raise UsageError("give a RECIPE (see `fdfa recipe list`)")
     options: dict[str, Any] = {
-        "rules": None if rules is None else [rule.strip() for rule in rules.split(",")],
+        "rules": rules if rules in (None, "all") else [rule.strip() for rule in rules.split(",")],
         "seeds": seeds,
         "baseline": baseline,
     }

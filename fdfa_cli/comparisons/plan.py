@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,13 +30,14 @@ SECTION = "compare"
 class ComparisonPlan:
     """One recipe under several rules: a configuration for each by its name, with a trial for each of `seeds`.
 
-    `name` is the recipe as it was given, and `document` the recipe without the sections that say what else to
-    train from it: other values can be assigned there.
+    `rules` are their names, `baseline` is that of the rule that the others are compared with. `name` is the
+    recipe as it was given, and `document` the recipe without the sections that say what else to train from
+    it: other values can be assigned there.
     """
 
     name: str
     base: Recipe
-    compare: Compare
+    rules: tuple[str, ...]
     baseline: str
     seeds: tuple[int, ...]
     configurations: Mapping[str, Configuration]
@@ -62,7 +63,8 @@ def plan_comparison(document: Document, name: str) -> ComparisonPlan:
     if compare is None:
         message = "no section compare: add it, or give --rules, as in --rules bp,dfa,fdfa"
         raise fail([Finding(document.place(()), message)])
-    _check(compare, document, recipe.rule.name)
+    rules = tuple(RULES) if compare.rules == "all" else compare.rules
+    _check(compare, rules, document, recipe.rule.name)
     counts = recipe.data.counts()
     if counts is not None and not counts.test and not recipe.data.validation:
         message = "rules are compared on test data, or else by validation, and these options leave neither"
@@ -73,7 +75,7 @@ def plan_comparison(document: Document, name: str) -> ComparisonPlan:
 
     def build(overrides: Mapping[str, Any]) -> None:
         rule = overrides.get("rule", recipe.rule.name)
-        index = compare.rules.index(rule)
+        index = rules.index(rule)
         mine = base if rule == recipe.rule.name else _without_rule(base)
         configurations[rule] = configure(
             mine,
@@ -84,9 +86,9 @@ def plan_comparison(document: Document, name: str) -> ComparisonPlan:
             lambda key: _place(document, rule, index, key),
         )
 
-    collect(build, (_overrides(recipe, compare, rule) for rule in compare.rules))
-    baseline = compare.baseline or compare.rules[0]
-    return ComparisonPlan(name, recipe.single(), compare, baseline, seeds, configurations, base)
+    collect(build, (_overrides(recipe, compare, rule) for rule in rules))
+    baseline = compare.baseline or rules[0]
+    return ComparisonPlan(name, recipe.single(), rules, baseline, seeds, configurations, base)
 
 
 def _overrides(recipe: Recipe, compare: Compare, rule: str) -> dict[str, Any]:
@@ -96,20 +98,20 @@ def _overrides(recipe: Recipe, compare: Compare, rule: str) -> dict[str, Any]:
 
 
 def _without_rule(document: Document) -> Document:
-    """`document` for another rule than its own, which what was asked of its own rule does not concern."""
+    """`document` for another rule than its own, without what was asked of its own rule."""
     return replace(document, given=tuple(given for given in document.given if given.path[0] != "rule"))
 
 
-def _check_given_rule(compare: Compare, document: Document, own: str) -> list[Finding]:
+def _check_given_rule(compare: Compare, rules: Sequence[str], document: Document, own: str) -> list[Finding]:
     """What is wrong with the options that were asked of `own`, the rule that the recipe names."""
     asked = [given for given in document.given if given.path[0] == "rule"]
-    if own not in compare.rules:
-        message = f"is for rule {own!r}, which is not compared ({', '.join(compare.rules)})"
+    if own not in rules:
+        message = f"is for rule {own!r}, which is not compared ({', '.join(rules)})"
         return [Finding(given.place, message) for given in asked]
     findings = []
     for given in asked:
         key = ".".join(given.path[:2])
-        if others := [rule for rule in compare.rules if rule != own and _lacks(compare, rule, key)]:
+        if others := [rule for rule in rules if rule != own and _lacks(compare, rule, key)]:
             example = f"compare.overrides={{{own}: {{{key}: …}}, {others[0]}: {{{key}: …}}}}"
             message = f"is for rule {own!r} alone: say it for {', '.join(others)} too, as in {example}"
             findings.append(Finding(given.place, message))
@@ -123,22 +125,22 @@ def _lacks(compare: Compare, rule: str, key: str) -> bool:
     return known and key not in compare.overrides.get(rule, {})
 
 
-def _check(compare: Compare, document: Document, own: str) -> None:
+def _check(compare: Compare, rules: Sequence[str], document: Document, own: str) -> None:
     """Raise `RecipeError` for what is wrong with the section, but cannot be seen by its schema."""
     findings = []
-    for i, rule in enumerate(compare.rules):
+    for i, rule in enumerate(rules):
         place = document.place((SECTION, "rules", i))
         if rule not in RULES:
             findings.append(Finding(place, str(UnknownName("rule", rule, RULES))))
-        elif rule in compare.rules[:i]:
+        elif rule in rules[:i]:
             findings.append(Finding(place, f"rule {rule!r} is given twice"))
-    if compare.baseline is not None and compare.baseline not in compare.rules:
-        near = did_you_mean(compare.baseline, compare.rules)
+    if compare.baseline is not None and compare.baseline not in rules:
+        near = did_you_mean(compare.baseline, rules)
         message = f"the baseline {compare.baseline!r} is not among the rules{near}"
         findings.append(Finding(document.place((SECTION, "baseline")), message))
     findings += check_seed(document, compare.seeds, SECTION)
     if not findings:  # all rules are known
-        findings += _check_given_rule(compare, document, own)
+        findings += _check_given_rule(compare, rules, document, own)
     if isinstance(compare.seeds, tuple) and len(set(compare.seeds)) < len(compare.seeds):
         findings.append(Finding(document.place((SECTION, "seeds")), "a seed is given twice"))
     for rule, values in compare.overrides.items():

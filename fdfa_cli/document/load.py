@@ -166,8 +166,10 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return f"the text {value if len(value) <= 60 else value[:57] + '...'!r}"
     if isinstance(value, dict):
-        return "a mapping"
-    return "a list" if isinstance(value, list) else f"{value}"
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return f"{value}"
 
 
 class _Reader:

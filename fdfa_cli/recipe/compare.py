@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,10 @@ from fdfa_cli.registry import Options
 class Compare(Options):
     """The same task under several rules, which all train with the same seeds and data order."""
 
-    rules: Annotated[tuple[str, ...], Field(min_length=1, description="names of learning rules")]
+    rules: Annotated[
+        Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)],
+        Field(description="names of learning rules, or all"),
+    ]
     seeds: Annotated[Seeds, Field(description="a list, or how many from training.seed on")] = 5
     baseline: Annotated[
         str | None, Field(description="the rule that the others are compared with; the first when absent")

@@ -92,6 +92,9 @@ def explain(error: ValidationError, document: Document, tree: dict[str, Any]) ->
     for path, errors in found.items():
         if any(path[:n] in document.unread for n in range(len(path) + 1)):
             continue  # the reader has already said what is wrong there
+        inside = any(path == other[: len(path)] != other for other in found)
+        if inside and isinstance(_value(tree, path), list):
+            continue  # a list may stand there, and what is wrong with its entries is said of them
         unknown_key = errors[0]["type"] == "extra_forbidden"
         place = document.key_place(path) if unknown_key else document.place(path)
         findings.append(Finding(place, _sentence(path, errors, tree)))
