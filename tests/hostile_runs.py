@@ -6,6 +6,7 @@ The same seed gives the same folders.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -68,6 +69,7 @@ def make(folder: Path, count: int, seed: int, runs: Sequence[Path] = ()) -> Iter
 def _trained() -> list[Path]:
     """One real run for each of `ENDS`, with diagnostics and without."""
     folder = Path(mkdtemp(prefix="fdfa-hostile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     found = []
     for overrides in (RECIPE, PROBED):
         for status, epochs in ENDS:

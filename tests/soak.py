@@ -2,9 +2,11 @@
 
     python tests/soak.py --seconds 1800           # stops at the first violation, with how to repeat it
     python tests/soak.py --part full_disk --seed 7      # one part once
+    python tests/soak.py --part hostile_folders --count 10000
 
 Every part is a function of an empty folder, a seed and how much of it to do. It returns what it has
-counted, or raises `Violation`. What happened is written to --out as JSON, violation or not.
+counted, or raises `Violation`. After every round, what has happened so far is written to --out as JSON, so
+that it is stored whatever ends the soak: a violation, Ctrl-C, SIGTERM (as `timeout` sends) or SIGKILL.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import statistics
 import subprocess
@@ -42,7 +43,7 @@ from test_sweep import BASE, store
 from fdfa_cli import cli
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import Run, atomic_write
 from fdfa_cli.storage.provenance import provenance
 from fdfa_cli.training.loop import fit
 from fdfa_cli.training.training_run import TrainingRun
@@ -512,8 +513,12 @@ def peak(who: int) -> int:
     return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def soak(work: Iterable[tuple[str, int]], seed: int) -> dict[str, Any]:
-    """Do the parts of `work`, each with its seed, up to the first violation; what there is to say of it."""
+def soak(work: Iterable[tuple[str, int]], seed: int) -> Iterator[dict[str, Any]]:
+    """Do the parts of `work`, each with its seed, up to the first violation or interruption.
+
+    Yields the result so far after every round. Its ``ended`` is "running" until the work is done
+    ("completed"), something was found ("violation") or a signal came ("interrupted").
+    """
     known = provenance(["soak"], {})
     result: dict[str, Any] = {
         "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -522,24 +527,38 @@ def soak(work: Iterable[tuple[str, int]], seed: int) -> dict[str, Any]:
         **{key: known[key] for key in ("cores", "platform", "python", "torch", "commit", "dirty")},
     }
     counts, violations, begun = Counts(), [], time.monotonic()
+
+    def reached(ended: str) -> dict[str, Any]:
+        return result | {
+            "ended": ended,
+            "seconds": round(time.monotonic() - begun, 1),
+            "counts": dict(sorted(counts.items())),
+            "violations": violations,
+            "peak_rss_bytes": {
+                "soak": peak(resource.RUSAGE_SELF),
+                "children": peak(resource.RUSAGE_CHILDREN),
+            },
+        }
+
     for part, part_seed in work:
         at = time.monotonic()
         try:
             counts += once(part, part_seed)
+        except KeyboardInterrupt:
+            print(f"interrupted in {part} ({part_seed})", flush=True)
+            yield reached("interrupted")
+            return
         except Violation as violation:
             violations.append({"part": part, "seed": part_seed, "what": str(violation)})
             again = f"python tests/soak.py --part {part} --seed {part_seed}"
             print(f"VIOLATION in {part}:\n{violation}\nto repeat it: {again}", flush=True)
-            break
+            yield reached("violation")
+            return
         counts[f"rounds of {part}"] += 1
         now = time.monotonic()
         print(f"{now - begun:6.0f} s  {part} ({part_seed}): {now - at:.0f} s", flush=True)
-    return result | {
-        "seconds": round(time.monotonic() - begun, 1),
-        "counts": dict(sorted(counts.items())),
-        "violations": violations,
-        "peak_rss_bytes": {"soak": peak(resource.RUSAGE_SELF), "children": peak(resource.RUSAGE_CHILDREN)},
-    }
+        yield reached("running")
+    yield reached("completed")
 
 
 def processor() -> str:
@@ -550,27 +569,39 @@ def processor() -> str:
     return f"{(names or ['unknown'])[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def parts_once(part: str, seed: int, count: int | None) -> Iterator[tuple[str, int]]:
+    """Rounds of one part, the first with `seed` itself, until `count` folders, recipes or epochs are done."""
+    rounds = 1 if count is None else -(-count // amount(part))
+    yield part, seed
+    for number in range(1, rounds):
+        yield part, random.Random(f"{seed} {part} {number}").getrandbits(32)
+
+
 def main() -> int:
-    """Parse, soak, store; 1 where something was found."""
+    """Parse, soak, store; 1 where something was found, 130 where a signal came first."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--seed", type=int, default=None, help="drawn where none is given, and printed")
-    parser.add_argument("--part", choices=PARTS, help="only this, once")
+    parser.add_argument("--part", choices=PARTS, help="only this; once where no --count is given")
+    parser.add_argument("--count", type=int, default=None, help="folders, recipes or epochs of --part")
     parser.add_argument("--out", type=Path, default=None, help="where the result goes, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tempfile.tempdir = tempfile.mkdtemp(prefix="fdfa-soak-")
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    work = [(arguments.part, seed)] if arguments.part else rounds(arguments.seconds, seed)
-    result = soak(work, seed)
-    text = json.dumps(result, indent=2)
+    part = arguments.part
+    work = parts_once(part, seed, arguments.count) if part else rounds(arguments.seconds, seed)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    text, ended = "", "completed"
+    for result in soak(work, seed):
+        text, ended = json.dumps(result, indent=2), result["ended"]
+        if arguments.out is not None:
+            atomic_write(arguments.out, f"{text}\n".encode())
     print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text + "\n")
-    if not result["violations"]:
-        shutil.rmtree(tempfile.tempdir)
-    return bool(result["violations"])
+    if ended != "violation":
+        subprocess.run(["rm", "-rf", tempfile.tempdir], check=True)
+    return {"completed": 0, "violation": 1, "interrupted": 130}[ended]
 
 
 if __name__ == "__main__":

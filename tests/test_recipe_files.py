@@ -228,7 +228,7 @@ def test_show_prints_a_recipe_that_can_be_given_back(
 ) -> None:
     assert run(["recipe", "show", "digits/mlp", "rule=dfa", "training.seed=5"]) == 0
     out, err = capsys.readouterr()
-    assert "recommended by rule dfa: optimizer.name=adam optimizer.lr=0.001" in err
+    assert "rule dfa sets optimizer.name=adam, optimizer.lr=0.001, because the recipe does not" in err
     file = tmp_path / "r.yaml"
     file.write_text(out)
     assert read(str(file)).recipe == read("digits/mlp", ["rule=dfa", "training.seed=5"]).recipe

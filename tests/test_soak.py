@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -132,6 +135,7 @@ def test_it_stops_at_a_violation_says_how_to_repeat_it_and_stores_it(
     monkeypatch.setattr(sys, "argv", ["soak.py", "--seconds", "1000", "--seed", "7", "--out", str(file)])
     assert soak.main() == 1
     stored = json.loads(file.read_text())
+    assert stored["ended"] == "violation"
     assert stored["counts"] == {"done": 2, "rounds of good": 1}
     (violation,) = stored["violations"]
     assert violation["part"] == "bad"
@@ -141,6 +145,56 @@ def test_it_stops_at_a_violation_says_how_to_repeat_it_and_stores_it(
     assert (folder / "evidence").exists()
     shutil.rmtree(folder.parent)
     assert {"started", "processor", "torch", "commit", "seed", "seconds", "peak_rss_bytes"} <= stored.keys()
+
+
+ENDLESS = """
+import itertools, sys, time
+from collections import Counter
+import soak
+
+rounds = itertools.count()
+
+def part(folder, seed):
+    if next(rounds):
+        print("second round", flush=True)
+        time.sleep(1000)
+    return Counter(done=2)
+
+soak.PARTS = {"part": part}
+soak.WANTED = {}
+sys.exit(soak.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "ended"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "interrupted"), (signal.SIGKILL, "running")],
+)
+def test_whatever_ends_it_what_was_reached_is_stored(number: int, ended: str, tmp_path: Path) -> None:
+    file = tmp_path / "soak.json"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, "--seed", "7", "--out", str(file)],
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(soak.__file__).parents[1]}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert any(line == "second round\n" for line in process.stdout)
+        process.send_signal(number)
+        process.stdout.read()
+    assert process.wait() == (130 if ended == "interrupted" else -number)
+    stored = json.loads(file.read_text())
+    assert stored["ended"] == ended
+    assert stored["counts"] == {"done": 2, "rounds of part": 1}
+    assert stored["seconds"] >= 0
+
+
+def test_one_part_runs_until_its_count_is_reached() -> None:
+    assert list(soak.parts_once("hostile_folders", 7, None)) == [("hostile_folders", 7)]
+    work = list(soak.parts_once("hostile_folders", 7, 2 * soak.BATCH + 1))
+    assert work[0] == ("hostile_folders", 7)
+    assert len({seed for _, seed in work}) == 3
 
 
 def test_a_soak_reaches_its_share_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:

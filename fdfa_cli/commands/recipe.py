@@ -56,8 +56,9 @@ def show(
 
     resolved = read(file, overrides or [])
     if resolved.recommended:
-        values = " ".join(f"{key}={value}" for key, value in resolved.recommended.items())
-        print(f"recommended by rule {resolved.recipe.rule.name}: {values}", file=sys.stderr)
+        rule = resolved.recipe.rule.name
+        values = ", ".join(f"{key}={value}" for key, value in resolved.recommended.items())
+        print(f"rule {rule} sets {values}, because the recipe does not", file=sys.stderr)
     print(dump(resolved.recipe), end="")
 
 

@@ -133,7 +133,8 @@ def _asked(stop: Stop) -> bool:
 def _log_recommended(resolved: Resolved) -> None:
     if resolved.recommended:
         values = ", ".join(f"{key}={value}" for key, value in resolved.recommended.items())
-        log.info("rule %s recommends %s", resolved.recipe.rule.name, values)
+        rule = resolved.recipe.rule.name
+        log.info("rule %s sets %s, because the recipe does not", rule, values)
 
 
 class _FolderLast:
