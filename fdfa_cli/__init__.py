@@ -1,3 +1,106 @@
-"""fdfa: train deep networks without backpropagating errors, and compare the rules that do."""
+"""fdfa: train deep networks without backpropagating errors, and compare the rules that do.
 
-__version__ = "0.2.0"
+    run = fdfa_cli.train("digits/mlp", rule="fdfa", training={"epochs": 3})
+    run.summary["test_accuracy"]
+    run.model()                                        # a torch.nn.Module
+    fdfa_cli.runs("results", where="rule=fdfa").to_pandas()
+
+A name is loaded when it is first asked for, so the import itself takes no time. What plugins are made of is
+here, too: rules, layers, networks, data sets, optimizers and schedules, with the registries of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fdfa_cli.version import __version__
+
+if TYPE_CHECKING:
+    from fdfa_cli.api import Comparison, Run, Runs, Sweep, compare, load, resume, runs, sweep, train
+    from fdfa_cli.data.base import DATA, Data, Subset
+    from fdfa_cli.errors import FdfaError
+    from fdfa_cli.lazy import torch
+    from fdfa_cli.network import layers
+    from fdfa_cli.network.base import NETWORKS, Network, NetworkOptions
+    from fdfa_cli.network.layers import Layer, Mode
+    from fdfa_cli.optim.optimizers import OPTIMIZERS, Optimizer
+    from fdfa_cli.optim.schedules import SCHEDULES, Schedule
+    from fdfa_cli.registry import load_plugin
+    from fdfa_cli.rules.base import RULES, Rule
+    from fdfa_cli.rules.direct import DirectFeedback
+    from fdfa_cli.rules.step import Step, Trace, Update, feedback_signal, gathered
+    from fdfa_cli.streams import Draw
+
+#: The module of every name.
+_MODULES = {
+    **dict.fromkeys(
+        ("Comparison", "Run", "Runs", "Sweep", "compare", "load", "resume", "runs", "sweep", "train"), "api"
+    ),
+    **dict.fromkeys(("DATA", "Data", "Subset"), "data.base"),
+    **dict.fromkeys(("NETWORKS", "Network", "NetworkOptions"), "network.base"),
+    **dict.fromkeys(("Layer", "Mode"), "network.layers"),
+    **dict.fromkeys(("OPTIMIZERS", "Optimizer"), "optim.optimizers"),
+    **dict.fromkeys(("SCHEDULES", "Schedule"), "optim.schedules"),
+    **dict.fromkeys(("RULES", "Rule"), "rules.base"),
+    **dict.fromkeys(("Step", "Trace", "Update", "feedback_signal", "gathered"), "rules.step"),
+    "DirectFeedback": "rules.direct",
+    "Draw": "streams",
+    "FdfaError": "errors",
+    "load_plugin": "registry",
+    "torch": "lazy",
+}
+
+__all__ = [
+    "DATA",
+    "NETWORKS",
+    "OPTIMIZERS",
+    "RULES",
+    "SCHEDULES",
+    "Comparison",
+    "Data",
+    "DirectFeedback",
+    "Draw",
+    "FdfaError",
+    "Layer",
+    "Mode",
+    "Network",
+    "NetworkOptions",
+    "Optimizer",
+    "Rule",
+    "Run",
+    "Runs",
+    "Schedule",
+    "Step",
+    "Subset",
+    "Sweep",
+    "Trace",
+    "Update",
+    "__version__",
+    "compare",
+    "feedback_signal",
+    "gathered",
+    "layers",
+    "load",
+    "load_plugin",
+    "resume",
+    "runs",
+    "sweep",
+    "torch",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's module when the name is first asked for."""
+    if name == "layers":
+        return importlib.import_module(f"{__name__}.network.layers")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

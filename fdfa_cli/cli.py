@@ -13,8 +13,6 @@ from typing import Annotated
 
 import typer
 
-import fdfa_cli
-from fdfa_cli import __version__
 from fdfa_cli.commands.compare import compare
 from fdfa_cli.commands.data import data_app
 from fdfa_cli.commands.options import OfRecipes
@@ -25,6 +23,7 @@ from fdfa_cli.commands.sweep import sweep
 from fdfa_cli.commands.train import train
 from fdfa_cli.errors import FdfaError, Interrupted, ReaderGone
 from fdfa_cli.printable import printable_lines
+from fdfa_cli.version import __version__
 
 app = typer.Typer(
     name="fdfa",
@@ -57,7 +56,7 @@ def common(
     ] = False,
 ) -> None:
     """Train deep networks without backpropagating errors, and compare the rules that do."""
-    log = logging.getLogger(fdfa_cli.__name__)
+    log = logging.getLogger("fdfa_cli")
     log.handlers = [_Remarks()]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
 

@@ -8,16 +8,15 @@ real package.
 
 from __future__ import annotations
 
-import gc
 import importlib
-import os
 import sys
 import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-# How often an idle thread of torch's looks for work before it sleeps: for some 0.5 ms in place of 10, so
-# that others may have its core (see `network.kernels.nnpack`). Read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+#: Is entered while a package is imported: a program may have it spare the work that it need not do then.
+around_import: Callable[[], AbstractContextManager[object]] = nullcontext
 
 if TYPE_CHECKING:
     import numpy
@@ -38,19 +37,10 @@ else:
             return value
 
     def _imported(name: str) -> types.ModuleType:
-        """The package, which the garbage collector is kept from: neither while it is loaded nor later.
-
-        Looking through the half million objects that torch leaves behind, of which none will ever be free,
-        would take 0.2 s while it is imported and 0.4 s when the process ends.
-        """
         if name in sys.modules:
             return importlib.import_module(name)
-        gc.disable()
-        try:
+        with around_import():
             return importlib.import_module(name)
-        finally:
-            gc.enable()
-            gc.freeze()
 
     torch = _LazyModule("torch")
     F = _LazyModule("torch.nn.functional")

@@ -55,6 +55,13 @@ def prepare() -> None:
     sys.stderr = _text(sys.stderr, 2, needed=False)
 
 
+def shows_bars() -> bool:
+    """Whether a live bar can be shown on standard error: on a terminal, and in a notebook."""
+    ipython = sys.modules.get("IPython")  # which a notebook's kernel has loaded
+    shell = ipython.get_ipython() if ipython is not None else None
+    return sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell"
+
+
 def _text(before: TextIO | None, descriptor: int, needed: bool) -> TextIO:
     stream = _Stream(descriptor, needed)
     return io.TextIOWrapper(

@@ -286,7 +286,7 @@ def test_torch_s_idle_threads_sleep_soon_unless_told_otherwise(monkeypatch, give
     if given:
         monkeypatch.setenv("GOMP_SPINCOUNT", given)
     monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")
-    code = "from fdfa_cli.lazy import torch; torch.ones(1)"
+    code = "from fdfa_cli.__main__ import prepare; prepare(); import torch; torch.ones(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("torch with another library of threads")

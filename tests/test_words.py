@@ -12,12 +12,12 @@ from threading import Event
 
 import pytest
 
-from fdfa_cli import __version__
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
 from fdfa_cli.recipe.library import shipped
 from fdfa_cli.storage import Run
 from fdfa_cli.trials.engines import ray_init
+from fdfa_cli.version import __version__
 
 SMALL = ("network.hidden=[8]", "training.epochs=1", "training.device=cpu")
 SWEEP = """

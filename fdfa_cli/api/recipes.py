@@ -22,30 +22,26 @@ def load(source: Source, /, **overrides: Any) -> Recipe:
     """The complete, checked recipe of `source` under `overrides`.
 
     `source` is a recipe's file, the name of a shipped recipe (``"digits/mlp"``), a mapping of sections, or a
-    `Recipe`. An override is a section: a name (``rule="dfa"``) or a mapping with a name replaces it, any
-    other mapping (``training={"epochs": 3}``) changes the given keys only.
+    `Recipe`. An override is a section: a name (``rule="dfa"``) or a mapping with a name replaces it, and any
+    other mapping (``training={"epochs": 3}``) changes the given keys only::
 
         load("digits/mlp", rule="fdfa", training={"epochs": 3, "seed": 1})
 
     Raises `UnknownName` where no recipe is called so, and `RecipeError` with everything that is wrong.
     """
-    document = _document(source)
+    return resolve(document(source, overrides)).recipe
+
+
+def document(source: Source, overrides: Mapping[str, Any]) -> Document:
+    """The sections of `source` under `overrides`, not yet checked; raises as `load` does."""
+    found = _document(source)
     for path, value in leaves(overrides):
         place = Place(f"argument {'.'.join(path)}", order=(1, 0, 0))
         try:
-            document = change(document, path, value, place)
+            found = change(found, path, value, place)
         except ValueError as error:
             raise fail([Finding(place, str(error))]) from error
-    return resolve(document).recipe
-
-
-def _document(source: Source) -> Document:
-    if isinstance(source, Recipe):
-        absent = {section for section in OPTIONAL if getattr(source, section) is None}
-        source = source.model_dump(mode="json", exclude=absent)
-    if isinstance(source, Mapping):
-        return Document(_plain(source), {(): Place("recipe")})
-    return load_file(find(str(source)))
+    return found
 
 
 def leaves(overrides: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -55,6 +51,15 @@ def leaves(overrides: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]
             yield from (((section, str(key)), _plain(entry)) for key, entry in value.items())
         else:
             yield (section,), _plain(value)
+
+
+def _document(source: Source) -> Document:
+    if isinstance(source, Recipe):
+        absent = {section for section in OPTIONAL if getattr(source, section) is None}
+        source = source.model_dump(mode="json", exclude=absent)
+    if isinstance(source, Mapping):
+        return Document(_plain(source), {(): Place("recipe")})
+    return load_file(find(str(source)))
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fdfa_cli import __version__
+from fdfa_cli.version import __version__
 
 #: What stands for someone's home and name in a stored command, for a shell to expand.
 _EXPANDED = re.compile(r"\$(?=(?:HOME|USER)\b)")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -42,21 +43,46 @@ def load(path: Path, state: TrainState) -> None:
     Raises `RunDamaged` where the file is unreadable, of another format, or of another training; `state` is
     then as before.
     """
-    mine = state.state_dict()
-    try:
-        with open_regular(path, _bytes(mine) + BESIDE) as file:
-            content = _read(file)
-        _check(content, mine)
+    with _damage_named(path):
+        content = _verified(path, state)
         if content["position"] > state.steps:
             raise ValueError(f"position cannot be {content['position']} of {state.steps} steps")
         for stream in content["streams"].values():
             torch.Generator(state.device).set_state(stream)
+    state.load_state_dict(content)
+
+
+def load_weights(path: Path, state: TrainState) -> None:
+    """Put the parameters and running statistics that `path` holds into `state`, which will not train on.
+
+    How many samples there were to train on need not be known for that. Raises as `load` does.
+    """
+    with _damage_named(path):
+        content = _verified(path, state)
+    for mine, stored in ((state.params, content["params"]), (state.buffers, content["buffers"])):
+        for name, value in stored.items():
+            mine[name].copy_(value)
+
+
+def _verified(path: Path, state: TrainState) -> dict[str, Any]:
+    """What `path` holds, every entry of the type and shape that it has in `state`."""
+    mine = state.state_dict()
+    with open_regular(path, _bytes(mine) + BESIDE) as file:
+        content = _read(file)
+    _check(content, mine)
+    return content
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raises `RunDamaged`, with file and reason, in the place of what is wrong with `path`."""
+    try:
+        yield
     except OSError as error:
         raise RunDamaged(f"{path}: {error.strerror or error}") from error
     except (ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunDamaged(f"{path}: damaged: {reason}; if you remove it, the run starts again") from error
-    state.load_state_dict(content)
 
 
 def _read(file: BinaryIO) -> dict[str, Any]:

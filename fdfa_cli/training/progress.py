@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from fdfa_cli.output import shows_bars
 from fdfa_cli.training import total
 
 if TYPE_CHECKING:
@@ -178,11 +179,4 @@ def shown(wanted: bool = True) -> Progress:
     """The bar where stderr is a terminal, and in a notebook; a line an epoch elsewhere, or nothing at all."""
     if not wanted:
         return Quiet()
-    return Bar() if sys.stderr.isatty() or _in_notebook() else Lines()
-
-
-def _in_notebook() -> bool:
-    """Whether a notebook's kernel runs this: then IPython is loaded, and says so."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return Bar() if shows_bars() else Lines()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 
+from fdfa_cli.output import shows_bars
 from fdfa_cli.printable import printable
 from fdfa_cli.storage import STATUSES
 from fdfa_cli.trials.engines.base import Outcome
@@ -177,7 +178,7 @@ def for_terminal(quiet: bool) -> Progress:
     """The progress of a command: only failures where it is `quiet`, a bar on a terminal, else lines."""
     if quiet:
         return Failures()
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if shows_bars() else Lines()
 
 
 def describe_begin(tally: Tally, jobs: int, workers: int, until: int | None) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fdfa_cli import __version__
 from fdfa_cli.printable import printable_lines
 from fdfa_cli.report.facts import Facts
 from fdfa_cli.report.html import listing
@@ -21,6 +20,7 @@ from fdfa_cli.report.plots.material import Material
 from fdfa_cli.report.plots.style import DARK
 from fdfa_cli.report.query import Query
 from fdfa_cli.storage import STATUSES, Run
+from fdfa_cli.version import __version__
 
 _HERE = Path(__file__).parent
 

@@ -19,7 +19,6 @@ from threading import Event, Thread
 
 from typing_extensions import override
 
-from fdfa_cli import __version__
 from fdfa_cli.data import data_root
 from fdfa_cli.data.shipping import provide
 from fdfa_cli.door import open_regular, read_regular
@@ -31,6 +30,7 @@ from fdfa_cli.trials.engines.base import Job, Outcome, Stop
 from fdfa_cli.trials.engines.batched import Batched
 from fdfa_cli.trials.engines.sync import RunDelta, RunWatcher
 from fdfa_cli.trials.engines.worker import train_stack
+from fdfa_cli.version import __version__
 
 #: Seconds between two looks for changes in the runs.
 PATIENCE = 0.5
