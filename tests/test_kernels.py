@@ -126,7 +126,7 @@ def taken(fast_kernels, monkeypatch) -> set[str]:
     torch.set_num_threads(threads)
 
 
-def tensors(case: Case, training: bool, dtype: torch.dtype, seed: int) -> dict[str, Any]:
+def tensors(case: Case, dtype: torch.dtype, seed: int) -> dict[str, Any]:
     """Parameters and buffers in float32, input, tangent and cotangent in `dtype`, as layers lay them out."""
     generator = stream(seed, "kernels")
 
@@ -154,6 +154,20 @@ def computed(case: Case, training: bool, stacked: bool, given: dict[str, Any]) -
     return {"y": y, "dy": dy, "dx": dx, "grads": grads, "updates": mode.updates}
 
 
+def test_every_operation_is_compared(fast_kernels, monkeypatch):
+    """The table above asks for all operations that the reference has."""
+    asked: set[str] = set()
+    operations = [name for name in vars(Reference) if not name.startswith("_")]
+    for name in operations:
+        function = getattr(CPU, name)
+        told = lambda *given, f=function, n=name: asked.add(n) or f(*given)  # noqa: E731
+        monkeypatch.setattr(CPU, name, told)
+    for case in CASES.values():
+        for training in (True, False):
+            computed(case, training, False, tensors(case, torch.float32, 0))
+    assert asked == {*operations}
+
+
 def strides(t: torch.Tensor) -> list[int]:
     """Strides of the axes along which there is a step."""
     return [stride for stride, size in zip(t.stride(), t.shape, strict=True) if size > 1]
@@ -171,10 +185,10 @@ def test_both_kernels_come_to_the_same(taken, monkeypatch, case, stacked, dtype,
 
     In bfloat16 to four of its roundings, for a sum may be rounded on its way. Types and layouts are the same.
     """
-    given = tensors(case, training, dtype, 0)
+    given = tensors(case, dtype, 0)
     step = lambda given: computed(case, training, stacked, given)  # noqa: E731
     if stacked:
-        given = tree_map(lambda *some: torch.stack(some), given, tensors(case, training, dtype, 1))
+        given = tree_map(lambda *some: torch.stack(some), given, tensors(case, dtype, 1))
         step = vmap(step)
     with torch.no_grad():
         fast = step(given)

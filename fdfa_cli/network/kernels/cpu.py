@@ -16,7 +16,7 @@ from typing_extensions import override
 from fdfa_cli.internals import private
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.kernels import batch_norm, matmul, nnpack
-from fdfa_cli.network.kernels.layout import empty_images, plain
+from fdfa_cli.network.kernels.layout import empty_images, is_plain_float32
 from fdfa_cli.network.kernels.reference import Mask, Reference, Running, Three
 from fdfa_cli.streams import Shape
 
@@ -46,7 +46,7 @@ class CPU(Reference):
     def conv2d_weight_vjp(
         self, dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int, groups: int
     ) -> torch.Tensor:
-        if stride == groups == 1 and nnpack.is_quicker(x, weight, padding) and plain(dy):
+        if stride == groups == 1 and nnpack.is_quicker(x, weight, padding) and is_plain_float32(dy):
             return nnpack.weight_vjp(dy, x, padding)
         return super().conv2d_weight_vjp(dy, x, weight, stride, padding, groups)
 

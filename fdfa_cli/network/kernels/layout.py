@@ -46,7 +46,7 @@ def cast(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return t if t.dtype == dtype else t.to(dtype)
 
 
-def plain(t: torch.Tensor) -> bool:
+def is_plain_float32(t: torch.Tensor) -> bool:
     """Whether a CPU library can take `t` as it is: float32 on a CPU, without autograd or `torch.func`."""
     return t.dtype == torch.float32 and t.device.type == "cpu" and not t.requires_grad and not transformed(t)
 

@@ -14,7 +14,7 @@ from functools import cache
 from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.kernels.cpu_info import AMD, vector_extension, vendor_and_family
-from fdfa_cli.network.kernels.layout import plain
+from fdfa_cli.network.kernels.layout import is_plain_float32
 
 #: Multiplications from which oneDNN's products are quicker, on one thread and on two.
 LARGE = 1 << 22
@@ -26,7 +26,11 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """A Bᵀ (M×N) for A (M×K) and B (N×K), by oneDNN where that is quicker and by MKL elsewhere."""
     few = a.numel() <= len(b)
     large = LARGE_BESIDE_FEW if few else LARGE
-    if a.numel() * len(b) < large or not plain(a) or not plain(b) or not _onednn_is_quicker():
+    if (
+        a.numel() * len(b) < large
+        or not (is_plain_float32(a) and is_plain_float32(b))
+        or not _onednn_is_quicker()
+    ):
         return F.linear(a, b)
     if few or a.is_contiguous():
         return _onednn(a, b)

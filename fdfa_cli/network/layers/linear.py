@@ -67,7 +67,7 @@ class Linear(Layer):
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """∇W = dyᵀ x, ∇b = Σ_B dy, dx = dy W."""
-        grads = {self.key("weight"): kernels().inner(dy.t(), saved.t())}
+        grads = {self.key("weight"): kernels().outer_sum(dy, saved)}
         if self.bias:
             grads[self.key("bias")] = dy.sum(0)
         return grads, kernels().linear(dy, self._weight(params, dy).t()) if need_dx else None
