@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import fdfa_cli.lazy  # noqa: F401  # isort: skip  # before torch: how its idle threads wait, for both sides
+from fdfa_cli.__main__ import prepare  # isort: skip
 
-import torch
-from torch import nn
+prepare()  # before torch is loaded, which reads how its idle threads wait: the same for both sides
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
 
 def mlp() -> nn.Module:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import logging
 import os
 import random
 import struct
@@ -568,18 +569,22 @@ CACHES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", CACHES)
 def test_what_is_kept_is_made_again_where_it_is_another(
-    damage: str, pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str,
+    pets: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     root, options = tmp_path / "root", folder(pets)
     assert levels(options, root) == list(range(8))
     cache = kept_file(root)
     CACHES[damage](cache)
-    capsys.readouterr()
+    caplog.clear()
     assert levels(options, root) == list(range(8))
-    said = capsys.readouterr().err
+    (said,) = caplog.messages
     assert said.startswith(f"decoding 8 images of {pets}, once: {cache}")
     assert levels(options, root) == list(range(8))
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == [said]
 
 
 def test_a_place_that_cannot_be_taken_is_named(pets: Path, tmp_path: Path) -> None:

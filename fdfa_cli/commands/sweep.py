@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fdfa_cli.commands.train import IgnoreLimitsOption, OverridesArgument, PluginOption
-from fdfa_cli.recipe.write import command
 from fdfa_cli.trials.engine_name import EngineName
 
 if TYPE_CHECKING:
@@ -141,6 +140,7 @@ def _print_trials(result: SweepResult) -> None:
 
 
 def _print_result(result: SweepResult, recipe: str, given: list[str], plugins: list[Path]) -> None:
+    from fdfa_cli.recipe.write import command
     from fdfa_cli.report.console import show
     from fdfa_cli.sweeps.table import table
 

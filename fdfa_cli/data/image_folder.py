@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,8 @@ from fdfa_cli.data.root import data_root
 from fdfa_cli.data.split import cut
 from fdfa_cli.errors import DataNotFound, FdfaError, UsageError
 from fdfa_cli.lazy import numpy, torch
+
+_log = logging.getLogger(__name__)
 
 #: Images that the mean and the standard deviation are taken over, evenly spaced through the training file.
 STATISTICS = 10000
@@ -179,9 +181,7 @@ class ImageFolder(ImageData):
         store = Store(root / FOLDER / f"{name}-{self.size or 'own'}x{self.channels}-{place}.zip", about)
         if trouble := store.trouble():
             why = "" if trouble == "missing" else f" (what is there cannot be used: {trouble})"
-            print(
-                f"decoding {len(entries)} images of {shown(folder)}, once: {store.path}{why}", file=sys.stderr
-            )
+            _log.info("decoding %d images of %s, once: %s%s", len(entries), shown(folder), store.path, why)
             with warnings.catch_warnings():
                 # Pillow's are of odd metadata, which say nothing of the pixels, and of images that are large.
                 warnings.simplefilter("ignore")
