@@ -19,18 +19,18 @@ from fdfa_cli.version import __version__
 if TYPE_CHECKING:
     from fdfa_cli.api import Comparison, Run, Runs, Sweep, compare, load, resume, runs, sweep, train
     from fdfa_cli.data.base import DATA, Data, Subset
-    from fdfa_cli.errors import FdfaError
+    from fdfa_cli.errors import FdfaError, Unsupported, UsageError
     from fdfa_cli.lazy import torch
     from fdfa_cli.network import layers
     from fdfa_cli.network.base import NETWORKS, Network, NetworkOptions
-    from fdfa_cli.network.layers import Layer, Mode
-    from fdfa_cli.optim.optimizers import OPTIMIZERS, Optimizer
+    from fdfa_cli.network.layers import Layer, Mode, Tensors
+    from fdfa_cli.optim.optimizers import OPTIMIZERS, Optimizer, ParameterGroup
     from fdfa_cli.optim.schedules import SCHEDULES, Schedule
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.rules.base import RULES, Rule
     from fdfa_cli.rules.direct import DirectFeedback
     from fdfa_cli.rules.step import Step, Trace, Update, feedback_signal, gathered
-    from fdfa_cli.streams import Draw
+    from fdfa_cli.streams import Draw, Shape
 
 #: The module of every name.
 _MODULES = {
@@ -39,14 +39,14 @@ _MODULES = {
     ),
     **dict.fromkeys(("DATA", "Data", "Subset"), "data.base"),
     **dict.fromkeys(("NETWORKS", "Network", "NetworkOptions"), "network.base"),
-    **dict.fromkeys(("Layer", "Mode"), "network.layers"),
-    **dict.fromkeys(("OPTIMIZERS", "Optimizer"), "optim.optimizers"),
+    **dict.fromkeys(("Layer", "Mode", "Tensors"), "network.layers"),
+    **dict.fromkeys(("OPTIMIZERS", "Optimizer", "ParameterGroup"), "optim.optimizers"),
     **dict.fromkeys(("SCHEDULES", "Schedule"), "optim.schedules"),
     **dict.fromkeys(("RULES", "Rule"), "rules.base"),
     **dict.fromkeys(("Step", "Trace", "Update", "feedback_signal", "gathered"), "rules.step"),
     "DirectFeedback": "rules.direct",
-    "Draw": "streams",
-    "FdfaError": "errors",
+    **dict.fromkeys(("Draw", "Shape"), "streams"),
+    **dict.fromkeys(("FdfaError", "Unsupported", "UsageError"), "errors"),
     "load_plugin": "registry",
     "torch": "lazy",
 }
@@ -67,15 +67,20 @@ __all__ = [
     "Network",
     "NetworkOptions",
     "Optimizer",
+    "ParameterGroup",
     "Rule",
     "Run",
     "Runs",
     "Schedule",
+    "Shape",
     "Step",
     "Subset",
     "Sweep",
+    "Tensors",
     "Trace",
+    "Unsupported",
     "Update",
+    "UsageError",
     "__version__",
     "compare",
     "feedback_signal",

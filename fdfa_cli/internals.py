@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 @cache
 def private(path: str) -> Any | None:
-    """What torch has at `path`, as ``"ops.mkldnn._linear_pointwise"``.
+    """The part of torch at `path`, such as ``"ops.mkldnn._linear_pointwise"``.
 
-    None where it lacks that, which is said once, under ``--debug``.
+    None where this torch lacks it, which is logged once, for ``--debug``.
     """
     assert torch.version  # loaded as `lazy` loads it
     found: Any = importlib.import_module("torch")

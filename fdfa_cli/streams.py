@@ -181,7 +181,7 @@ def _gaussian(values: torch.Tensor, scale: float, generator: torch.Generator) ->
 def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
     """±1 with equal probability: eight signs are read from each random byte by a look-up table.
 
-    An Apple GPU draws no words of 64 bits, and each sign by itself.
+    On an Apple GPU, which draws no words of 64 bits, each sign is drawn by itself.
     """
     if generator.device.type == "mps":
         drawn = torch.empty(shape, dtype=dtype, device=generator.device)
@@ -192,7 +192,7 @@ def _signs(shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> torc
 
 
 def _words(bits: int, generator: torch.Generator) -> torch.Tensor:
-    """At least so many random bits, in words of 64."""
+    """At least `bits` random bits, in words of 64."""
     words = torch.empty(-(-bits // 64), dtype=torch.int64, device=generator.device)
     words.random_(-(2**63), None, generator=generator)
     return words

@@ -18,7 +18,7 @@ from fdfa_cli.network.layers import Mode, Tensors
 def jacobian_rows(
     network: Network, params: Tensors, x: torch.Tensor, mode: Mode
 ) -> Iterator[list[torch.Tensor]]:
-    """For each class c in turn the rows J_l[b, c] of all blocks, (B, *shape of block l) each.
+    """Yield for each class c the list of the rows J_l[b, c] of all blocks l, each (B, *shape of block l).
 
     One forward pass, and a backward pass a class. Raises `Unsupported` on a network with wrapped modules.
     """

@@ -50,7 +50,7 @@ def bce(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch
 def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How many samples have their highest score at their label.
 
-    By ``max``: of logits class by class, ``argmax`` takes eight times as long.
+    Found by ``max``, because ``argmax`` takes eight times as long on logits that lie class by class.
     """
     return (logits.max(-1).indices == labels).sum()
 
@@ -87,5 +87,5 @@ def _hot(labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor
 
 @cache
 def _numbers(classes: int, device: torch.device) -> torch.Tensor:
-    """The classes' numbers (C×1)."""
+    """The labels 0 … C − 1 as a column (C×1)."""
     return torch.arange(classes, device=device)[:, None]

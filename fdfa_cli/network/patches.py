@@ -1,4 +1,4 @@
-"""Squares of neighbouring positions of an image, as units of a coarser one."""
+"""Squares of neighbouring positions of an image, which share a value."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fdfa_cli.streams import Shape
 
 
 class Patches:
-    """The positions of a block's output, `positions` (its shape), in squares of `side`×`side`.
+    """Squares of `side`×`side` positions of a block's output, whose shape is `positions`.
 
-    `shape` counts the squares in place of the positions; the last ones of a row or column may be smaller.
+    `shape` counts the squares in place of the positions; the last squares of a row or column may be smaller.
     """
 
     def __init__(self, positions: Shape, side: int) -> None:

@@ -37,11 +37,11 @@ from fdfa_cli.streams import Draw
 class Holding:
     """What a step of a rule holds in memory at its peak, by which a training's memory is estimated.
 
-    passes         sets of the activations that derivatives read
-    in_turn        of one block at a time: its activations are freed before the next block runs
-    passing        inputs and outputs of the widest layer: what is computed, tangents and cotangents
-    weights        tensors as large as all parameters: gradients, and what replaces weights on the way back
-    perturbations  copies of the step's perturbations, themselves included
+    passes         how many sets of activations are kept for the derivatives
+    in_turn        whether they are those of one block at a time, freed before the next block runs
+    passing        how many inputs and outputs of the widest layer are held at once: values and tangents
+    weights        how many tensors as large as all parameters: gradients, other weights on the way back
+    perturbations  how many copies of the step's perturbations, themselves included
     """
 
     passes: float = 1

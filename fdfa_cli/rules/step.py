@@ -119,7 +119,7 @@ class Step:
         outputs: Sequence[torch.Tensor] = (),
         layer: Chain | None = None,
     ) -> Trace:
-        """The end of a pass: the output layer (or another classifier `layer`) on `h` = H_{L-1}; the loss."""
+        """The end of a pass: logits, loss and error of the output layer, or of `layer`, on `h` = H_{L-1}."""
         layer = layer or self.network.output
         logits, d, needed = layer.dual(self.params, h, dh, self.batch.mode)
         loss, error = self.batch.loss(logits)

@@ -1,10 +1,9 @@
 """Two-dimensional convolution.
 
-    y = W ∗ x + b        W: C_out×(C_in/groups)×k×k, b: C_out
-    dy = W ∗ dx
-    ∇W and dx            transposed convolutions of dy with x and with W; ∇b = Σ dy over samples and positions
-
-dx is computed only where it is asked for.
+y = W ∗ x + b        W: C_out×(C_in/groups)×k×k, b: C_out
+dy = W ∗ dx
+∇W = dy ∗ x          summed over samples; ∇b = Σ dy over samples and positions
+dx = Wᵀ ∗ dy         the transposed convolution, computed only where it is asked for
 """
 
 from __future__ import annotations

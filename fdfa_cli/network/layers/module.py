@@ -189,7 +189,7 @@ def _probe(layer: ModuleLayer, shape: Shape) -> Shape:
 
 @cache
 def _load_forward_mode() -> None:
-    """Torch scripts its forward-mode rules at their first use, and warns of itself for doing so."""
+    """Load torch's rules of forward mode, which it scripts at their first use with a warning of its own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".torch\.jit\.script. is", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))

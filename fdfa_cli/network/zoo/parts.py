@@ -87,7 +87,7 @@ class ImageNetwork(NetworkOptions):
         """The network for images of `shape`; raises `UsageError` where a layer does not fit."""
 
     def _would_fit(self, channels: int, classes: int) -> str:
-        """The smallest square image that does, up to 512 pixels, as the end of an error message."""
+        """The end of an error message: the smallest square image that fits, where one of 512 pixels does."""
         for side in range(1, 513):
             try:
                 self.layout((channels, side, side), classes)
