@@ -42,7 +42,7 @@ def killed(file: Path, plugin: Path, results: Path, engine: str, chance: random.
     assert process.stderr is not None
     with process.stderr:
         line = process.stderr.readline()
-        assert "at a time" in line, line + process.stderr.read()
+        assert "training " in line, line + process.stderr.read()
         deadline = time.monotonic() + HANGS
         while delay > 0 and written(results) == before and process.poll() is None:
             assert time.monotonic() < deadline
