@@ -55,7 +55,7 @@ ELSEWHERE = [
         "plots",
         "plots_diagnostics",
     ),
-    *("recipe", "recipe_files", "recipe_fuzz", "report", "report_query", "report_watch", "shipping"),
+    *("recipe", "recipe_files", "recipe_fuzz", "report", "report_query", "report_watch", "transfer"),
 ]
 #: Tests of what computes digits.
 DIGITS = ["data_batches", "kernels", "layers", "matmul", "networks", "nnpack", "rules", "stacked"]

@@ -32,7 +32,7 @@ from fdfa_cli.data.files import LOCK, staging
 from fdfa_cli.data.image_folder import ImageFolder
 from fdfa_cli.data.mnist import Mnist
 from fdfa_cli.data.picture import Fit, decode
-from fdfa_cli.data.shipping import digest, provide
+from fdfa_cli.data.transfer import digest, provide
 from fdfa_cli.errors import DataCorrupt, DataNotFound, FdfaError, UsageError
 from fdfa_cli.storage.files import lock
 
@@ -918,7 +918,7 @@ def test_fetching_into_a_root_that_cannot_be_written_is_a_sentence(
     assert f"fdfa: {tmp_path / 'file'} cannot be written: File exists" in capsys.readouterr().err
 
 
-# --- shipping ----------------------------------------------------------------------------------------
+# --- transfer ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What SECURITY.md promises of files that others made, tried with files that were made to break it.
 
-Tried elsewhere: recipes (test_broken_recipes.py), the page in a browser (test_html.py), paths of shipped data
-(test_shipping.py), pickled data sets (test_data.py), CSV (test_report_query.py).
+Tried elsewhere: recipes (test_broken_recipes.py), the page in a browser (test_html.py), paths of sent data
+(test_transfer.py), pickled data sets (test_data.py), CSV (test_report_query.py).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fdfa_cli.data import Data, data_root
-from fdfa_cli.data.shipping import digest
+from fdfa_cli.data.transfer import digest
 from fdfa_cli.trials.engines.base import Job
 
 

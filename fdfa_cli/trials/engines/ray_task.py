@@ -20,7 +20,7 @@ from threading import Event, Thread
 from typing_extensions import override
 
 from fdfa_cli.data import data_root
-from fdfa_cli.data.shipping import provide
+from fdfa_cli.data.transfer import provide
 from fdfa_cli.door import open_regular, read_regular
 from fdfa_cli.errors import DiskFull, Interrupted, UsageError
 from fdfa_cli.registry import load_plugin

@@ -1,4 +1,4 @@
-"""Data sets on machines that share no files: known by their content, sent only where they are missing."""
+"""Data sets for machines that share no files: known by content, and sent only where they are missing."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def digest(files: Mapping[str, Path]) -> str:
 def provide(
     data: Data, expected: str, root: Path, fetch: Callable[[], Mapping[str, bytes]]
 ) -> tuple[Data, Path]:
-    """`data` as options and root by which it can be read here, its files having the digest `expected`.
+    """The options and the root by which this machine reads `data`, whose files have the digest `expected`.
 
-    Where the files under `root` are others, or not there, they are taken from `fetch` once for all
-    processes of this machine, verified, and kept under ``root/shipped``. Raises `DataCorrupt` where what
-    arrives is not what was expected, and `UsageError` where it cannot be written there.
+    Where `root` holds other files, or none, they are taken from `fetch` once for all processes of this
+    machine, verified, and kept under ``root/shipped``. Raises `DataCorrupt` where what arrives is not what
+    was expected, and `UsageError` where it cannot be written there.
     """
     if not expected or _found(data, root) == expected:
         return data, root
@@ -53,16 +53,17 @@ def provide(
                 if _found(data, whole) != expected:
                     raise DataCorrupt(f"the files of {data.name!r} did not arrive as they were sent")
                 with writing(place):
-                    if place.exists():  # of an earlier time, and damaged since
+                    if place.exists():  # from an earlier time, and damaged since
                         place.rename(folder / "damaged")
                     whole.rename(place)
     return data, place
 
 
 def _found(data: Data, root: Path) -> str | None:
+    """The digest of the files of `data` under `root`; None where they cannot be read."""
     try:
         return digest(data.files(root))
-    except FdfaError:  # missing, damaged or unreadable: another set is needed
+    except FdfaError:  # the files are missing, damaged or unreadable, so others are needed
         return None
 
 

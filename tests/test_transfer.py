@@ -13,7 +13,7 @@ from fdfa_cli.data.cifar import Cifar10
 from fdfa_cli.data.digits import Digits
 from fdfa_cli.data.image_folder import ImageFolder
 from fdfa_cli.data.images import DownloadedImages
-from fdfa_cli.data.shipping import digest, provide
+from fdfa_cli.data.transfer import digest, provide
 from fdfa_cli.errors import DataCorrupt, DataNotFound
 
 
