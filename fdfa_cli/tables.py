@@ -30,7 +30,7 @@ class Column:
     """A column: its `name` for programs, its `title` for people, who also get the unit of its `kind`.
 
     `choice`: it says what was asked of a run, not what came out. `best`: which of its values is the best
-    one, where that is a matter of more or less. `figures`: its values are means over runs (`Mean`).
+    one, where that is a matter of more or less. `averaged`: its values are means over runs (`Mean`).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Column:
     kind: Kind = "text"
     choice: bool = False
     best: Literal["max", "min"] | None = None
-    figures: bool = False
+    averaged: bool = False
 
     @property
     def left(self) -> bool:

@@ -20,7 +20,7 @@ from plotted import store, swept
 from scipy import stats
 
 from fdfa_cli import cli
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.html import page
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import Condition, SortKey
@@ -62,7 +62,7 @@ class Reader(html.parser.HTMLParser):
 def made(results: Path, **query: tuple[str, ...]) -> str:
     """The page of the runs in `results`."""
     found = scan([results])
-    return page(Facts(found.runs), found.runs, Query(**query), found.damaged)
+    return page(Catalog(found.runs), found.runs, Query(**query), found.damaged)
 
 
 def mixed(results: Path) -> None:

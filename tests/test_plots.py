@@ -21,9 +21,9 @@ from plotted import MACHINE, store, swept
 from scipy import stats
 
 from fdfa_cli import cli
-from fdfa_cli.report.facts import Facts
-from fdfa_cli.report.plots import PLOTS, DoesNotApply, Material, Picture
-from fdfa_cli.report.plots.style import COLORS, DARK, INK, OVERLAID, house_style, look
+from fdfa_cli.report.catalog import Catalog
+from fdfa_cli.report.plots import PLOTS, DoesNotApply, Picture, PlotData
+from fdfa_cli.report.plots.style import COLORS, DARK, INK, OVERLAID, house_style, line_style
 from fdfa_cli.storage import scan
 
 WIDTHS = (4.0, 7.5, 10.0)
@@ -37,7 +37,7 @@ def draw(
     runs = scan([results]).runs
     (plot,) = (plot for plot in PLOTS if plot.name == name)
     with house_style():
-        return plot.draw(Material(Facts(runs), runs, by, metric), width)
+        return plot.draw(PlotData(Catalog(runs), runs, by, metric), width)
 
 
 def curves(figure: Figure) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -273,8 +273,8 @@ def test_colours_stand_out_from_light_and_dark_ground():
 
 
 def test_series_that_share_axes_are_told_apart_without_colour():
-    assert len({look(i).marker for i in range(OVERLAID)}) == OVERLAID
-    assert len({(str(look(i).dashes), look(i).marker) for i in range(OVERLAID)}) == OVERLAID
+    assert len({line_style(i).marker for i in range(OVERLAID)}) == OVERLAID
+    assert len({(str(line_style(i).dashes), line_style(i).marker) for i in range(OVERLAID)}) == OVERLAID
 
 
 def assert_legible(figure: Figure) -> None:

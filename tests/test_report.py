@@ -22,11 +22,11 @@ from rich.cells import cell_len
 from stored import stored_run
 
 from fdfa_cli import cli
-from fdfa_cli.commands.report import Format, report
+from fdfa_cli.commands.report import ReportFormat, report
 from fdfa_cli.errors import RunDamaged, UsageError
 from fdfa_cli.printable import printable
 from fdfa_cli.report import export, terminal
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
 from fdfa_cli.stats import Mean
@@ -77,12 +77,12 @@ def mixed(results: Path) -> list[Path]:
 
 def table_of(results: Path) -> Table:
     """The table of the runs in `results`."""
-    facts = Facts(scan([results]).runs)
+    facts = Catalog(scan([results]).runs)
     return runs_table(facts, facts.runs, Query())
 
 
 def said(capsys, *paths: Path, format: str = "table") -> str:
-    report(list(paths), format=Format(format))
+    report(list(paths), format=ReportFormat(format))
     return capsys.readouterr().out
 
 
@@ -159,7 +159,7 @@ def test_csv_and_json_read_back_whatever_is_in_a_table(rows):
 def test_text_that_is_not_unicode_can_be_exported(tmp_path, capsys):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     store(folder)
-    for format in Format:
+    for format in ReportFormat:
         said(capsys, folder, format=format).encode("utf-8")
 
 
@@ -387,7 +387,7 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("format", Format)
+@pytest.mark.parametrize("format", ReportFormat)
 @pytest.mark.parametrize("view", VIEWS)
 def test_damaged_folders_are_named_on_stderr_and_the_rest_is_shown(tmp_path, capsys, view, format):
     good = stored_run(tmp_path, "rule=bp", test_accuracy=0.875)
@@ -446,7 +446,7 @@ def test_without_runs_it_says_what_to_do_next(tmp_path, monkeypatch, capsys, the
         (tmp_path / "results").mkdir()
         (tmp_path / "results" / ".gitkeep").touch()
     empty = {"table": "", "json": "[]\n"}
-    for format in Format:
+    for format in ReportFormat:
         report(None, format=format)
         output = capsys.readouterr()
         assert "no runs in results yet; train one: fdfa train " in output.err
@@ -474,8 +474,8 @@ def every_format(*paths: Path, **environment: str) -> str:
     """What the report says of `paths` in each format, and which heavy modules it loaded."""
     code = f"""import sys
 from fdfa_cli import cli
-from fdfa_cli.commands.report import Format
-for format in Format:
+from fdfa_cli.commands.report import ReportFormat
+for format in ReportFormat:
     for view in {list(VIEWS.values())}:
         assert cli.run(["report", *sys.argv[1:], "--format", format, *view]) == 0
 print(sorted({{"torch", "numpy", "torchvision", "scipy"}} & set(sys.modules)))"""

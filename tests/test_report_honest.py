@@ -17,8 +17,8 @@ from stored import stored_run
 from test_plots import draw
 
 from fdfa_cli import cli
-from fdfa_cli.commands.report import Format
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.commands.report import ReportFormat
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.html import page
 from fdfa_cli.report.plots import DoesNotApply
 from fdfa_cli.report.plots.ranking import stacked
@@ -58,7 +58,7 @@ def rows_of(capsys, *arguments: object) -> list[dict]:
 def made(results: Path, **query: tuple) -> str:
     """The page of the runs in `results`."""
     found = scan([results])
-    return page(Facts(found.runs), found.runs, Query(**query), found.damaged)
+    return page(Catalog(found.runs), found.runs, Query(**query), found.damaged)
 
 
 def summary(text: str) -> tuple[list[str], list[list[str]], str]:
@@ -424,7 +424,7 @@ def test_no_name_of_a_folder_acts_in_any_format(tmp_path, capsys, name):
     path = stored_run(tmp_path, status="failed", error=f"{name} is the reason\x07")
     path.rename(tmp_path / name)
     stored_run(tmp_path, second=1, test_accuracy=0.5)
-    for format in Format:
+    for format in ReportFormat:
         for view in ((), ("--rows", "epochs"), ("--columns", "run,error,path")):
             out = ask(capsys, tmp_path, "--format", format, *view)
             assert not [c for c in out if c != "\n" and not c.isprintable()], (format, view)

@@ -15,7 +15,7 @@ from plotted import swept
 from stored import stored_run
 
 from fdfa_cli import cli
-from fdfa_cli.commands.report import Format
+from fdfa_cli.commands.report import ReportFormat
 
 
 def probe(epoch: float, *blocks: dict[str, Any]) -> dict[str, Any]:
@@ -109,11 +109,11 @@ VIEWS = (
 def test_every_table_is_made_of(tmp_path, capsys, case):
     STRANGE[case](tmp_path)
     for view in VIEWS:
-        for format in Format:
+        for format in ReportFormat:
             assert cli.run(["report", str(tmp_path), *view, "--format", format]) == 0, (view, format)
             said = capsys.readouterr()
             assert said.out
-            if format is Format.json:
+            if format is ReportFormat.json:
                 json.loads(said.out)
 
 

@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fdfa_cli import cli
 from fdfa_cli.errors import UsageError
-from fdfa_cli.report.answer import answer
-from fdfa_cli.report.follow import Follower
+from fdfa_cli.report.poll import RunPoller
 from fdfa_cli.report.query import Query
+from fdfa_cli.report.query_table import query_table
 from fdfa_cli.report.select import Condition
 from fdfa_cli.report.watch import fitting, heading
 from fdfa_cli.storage import Run
@@ -57,18 +57,18 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
             return function(*arguments)
 
         monkeypatch.setattr(Run, name, classmethod(spy) if name == "read" else spy)
-    follower = Follower([tmp_path], Query())
-    first = follower.look()
-    answer(first.facts, Query(), curves=True)
+    poller = RunPoller([tmp_path], Query())
+    first = poller.poll()
+    query_table(first.catalog, Query(), curves=True)
     assert {path for _, path in read} == {done, live.path}
     read.clear()
-    second = follower.look()
-    answer(second.facts, Query(), curves=True)
+    second = poller.poll()
+    query_table(second.catalog, Query(), curves=True)
     assert read == []
     assert second.changed == ()
     live.append({"epoch": 3, "train_loss": 0.25, "val_accuracy": 0.75, "train_seconds": 2.0})
-    third = follower.look()
-    answer(third.facts, Query(), curves=True)
+    third = poller.poll()
+    query_table(third.catalog, Query(), curves=True)
     assert {path for _, path in read} == {live.path}
     assert [run.path for run in third.changed] == [live.path]
     assert third.changed[0].record.summary["epochs"] == 3
@@ -77,22 +77,22 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
 
 def test_a_writer_that_dies_is_seen_though_it_writes_nothing_more(tmp_path):
     live = started(tmp_path, "rule=dfa")
-    follower = Follower([tmp_path], Query())
-    assert [run.status for run in follower.look().runs] == ["running"]
+    poller = RunPoller([tmp_path], Query())
+    assert [run.status for run in poller.poll().runs] == ["running"]
     live.close()
-    look = follower.look()
-    assert [run.status for run in look.changed] == ["interrupted"]
+    poll = poller.poll()
+    assert [run.status for run in poll.changed] == ["interrupted"]
 
 
 def test_runs_that_come_and_go_are_seen(tmp_path):
-    follower = Follower([tmp_path / "later"], Query((Condition.parse("rule=bp"),)), wait=True)
-    assert heading(follower.look()) == ["waiting for runs"]
+    poller = RunPoller([tmp_path / "later"], Query((Condition.parse("rule=bp"),)), wait=True)
+    assert heading(poller.poll()) == ["waiting for runs"]
     stored_run(tmp_path / "later", "rule=dfa")
-    assert follower.look().runs == ()
+    assert poller.poll().runs == ()
     path = stored_run(tmp_path / "later", "rule=bp", second=1)
-    assert [run.path for run in follower.look().runs] == [path]
+    assert [run.path for run in poller.poll().runs] == [path]
     path.rename(tmp_path / "elsewhere")
-    assert follower.look().runs == ()
+    assert poller.poll().runs == ()
 
 
 def test_how_far_a_sweep_is(tmp_path):
@@ -105,7 +105,7 @@ def test_how_far_a_sweep_is(tmp_path):
     live = started(folder, "rule=bp", "training.seed=3", "training.epochs=7")
     ours = [Run.open(path).record.facts["identity"] for path in (*runs[:2], live.path)]
     Store(folder).announce(ours, 9)  # the third run is of another plan
-    lines = heading(Follower([tmp_path], Query()).look())
+    lines = heading(RunPoller([tmp_path], Query()).poll())
     assert lines == [
         "s-sweep-12345678  2 of 9 done  1 running  1 diverged",
         f"{live.path.name}  epoch 2 of 7",
@@ -117,13 +117,13 @@ def test_a_folder_in_which_a_sweep_only_begins_is_no_damage(tmp_path):
     (tmp_path / "s-sweep").mkdir()
     Store(tmp_path / "s-sweep").announce(["x"], 1)
     stored_run(tmp_path, "rule=bp")
-    assert Follower([tmp_path], Query()).look().damaged == []
+    assert RunPoller([tmp_path], Query()).poll().damaged == []
 
 
 def test_a_window_that_is_too_low_shows_the_last_runs_and_counts_the_others(tmp_path):
     for seed in range(9):
         stored_run(tmp_path, "rule=bp", f"training.seed={seed}", second=seed)
-    table = answer(Follower([tmp_path], Query()).look().facts, Query())
+    table = query_table(RunPoller([tmp_path], Query()).poll().catalog, Query())
     for height in range(9, 30):
         lines = ["".join(text for text, _ in line) for line in fitting(table, 160, height, first=False)]
         shown = [line for line in lines if "completed  " in line]

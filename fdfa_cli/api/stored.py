@@ -17,7 +17,7 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.modules import network_module
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.select import Condition, select
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.storage import Run as Folder
@@ -182,8 +182,8 @@ class Runs(Sequence[Run]):
 
         All rows have the same keys; None stands where a run has no such value.
         """
-        facts = Facts([run._folder for run in self._runs])
-        found = [{**facts.values(run._folder), **facts.choices(run._folder)} for run in self._runs]
+        catalog = Catalog([run._folder for run in self._runs])
+        found = [{**catalog.values(run._folder), **catalog.choices(run._folder)} for run in self._runs]
         names = dict.fromkeys(name for row in found for name in row)
         return [{name: row.get(name) for name in names} for row in found]
 
@@ -208,6 +208,6 @@ def runs(path: str | PathLike[str] = "results", where: str | Sequence[str] = ())
     """
     found = scan([Path(path)])
     conditions = [Condition.parse(text, "where") for text in ([where] if isinstance(where, str) else where)]
-    meeting = select(Facts(found.runs), conditions)
+    meeting = select(Catalog(found.runs), conditions)
     meeting.sort(key=lambda folder: (folder.record.created, folder.name))
     return Runs((Run._of(folder) for folder in meeting), found.damaged)

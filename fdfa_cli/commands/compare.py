@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fdfa_cli.commands.report import Format
+from fdfa_cli.commands.report import ReportFormat
 from fdfa_cli.commands.sweep import (
     AddressOption,
     DryRunOption,
@@ -77,8 +77,8 @@ def compare(
     retry_failed: RetryOption = False,
     dry_run: DryRunOption = False,
     format: Annotated[
-        Format, typer.Option(help="json and csv hold all figures, with accuracies as fractions of 1.")
-    ] = Format.table,
+        ReportFormat, typer.Option(help="json and csv hold all figures, with accuracies as fractions of 1.")
+    ] = ReportFormat.table,
     results: Annotated[Path, typer.Option(help="Where the comparison's folders go.")] = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress but failures.")] = False,
     ignore_limits: IgnoreLimitsOption = False,
@@ -109,7 +109,7 @@ def compare(
         found = [run(plan, results, chosen, target, trainings) for plan in plans]
     _print_results(found, format)
     for result in found:
-        typer.echo(result.folder, err=format is not Format.table)
+        typer.echo(result.folder, err=format is not ReportFormat.table)
     end(sum((result.statuses for result in found), Counter[str]()))
 
 
@@ -167,14 +167,14 @@ def _print_trials(plans: list[ComparisonPlan], budget: int | None) -> None:
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows)))
 
 
-def _print_results(results: list[ComparisonResult], format: Format) -> None:
+def _print_results(results: list[ComparisonResult], format: ReportFormat) -> None:
     from fdfa_cli.comparisons import table
     from fdfa_cli.printable import printable
     from fdfa_cli.report import export
     from fdfa_cli.report.console import show
 
-    if format in (Format.json, Format.csv):
-        write = export.to_json if format is Format.json else export.to_csv
+    if format in (ReportFormat.json, ReportFormat.csv):
+        write = export.to_json if format is ReportFormat.json else export.to_csv
         sys.stdout.write(write(table.for_programs(results)))
         return
     parts = [(result.plan.name, *table.for_people(result)) for result in results]
@@ -182,11 +182,11 @@ def _print_results(results: list[ComparisonResult], format: Format) -> None:
         parts.append(("all tasks", "", table.across(results)))
     for name, line, content in parts:
         heading = f"{name}: {line}" if line else name
-        if format is Format.table:
+        if format is ReportFormat.table:
             typer.echo(printable(heading))
             show(content)
             typer.echo()
-        elif format is Format.markdown:
+        elif format is ReportFormat.markdown:
             sys.stdout.write(f"{printable(heading)}\n\n{export.to_markdown(content)}\n")
         else:
             sys.stdout.write(f"% {printable(heading)}\n{export.to_latex(content)}\n")

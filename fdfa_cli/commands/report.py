@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fdfa_cli.report.names import Rows
+from fdfa_cli.report.enums import RowKind
 
 if TYPE_CHECKING:
     from fdfa_cli.errors import RunDamaged
-    from fdfa_cli.report.facts import Facts
+    from fdfa_cli.report.catalog import Catalog
     from fdfa_cli.report.query import Query
     from fdfa_cli.storage import Run
 
 DEFAULT = Path("results")
 
 
-class Format(StrEnum):
+class ReportFormat(StrEnum):
     """How to print the runs."""
 
     table = "table"
@@ -63,11 +63,12 @@ def report(
         typer.Option(metavar="NAMES", help="Exactly these: run,optimizer.lr,test_accuracy,curve,…"),
     ] = None,
     rows: Annotated[
-        Rows, typer.Option(help="A row for each run, epoch, or block that diagnostics looked at.")
-    ] = Rows.runs,
+        RowKind, typer.Option(help="A row for each run, epoch, or block that diagnostics looked at.")
+    ] = RowKind.runs,
     format: Annotated[
-        Format, typer.Option(help="json and csv hold every stored number, accuracies as fractions of 1.")
-    ] = Format.table,
+        ReportFormat,
+        typer.Option(help="json and csv hold every stored number, accuracies as fractions of 1."),
+    ] = ReportFormat.table,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw figures into a folder, as SVG and PNG.")
     ] = None,
@@ -114,7 +115,7 @@ def report(
 
         prepare(tensorboard)
     if watch:
-        if format is not Format.table or plots is not None or html is not None:
+        if format is not ReportFormat.table or plots is not None or html is not None:
             raise UsageError("--watch follows the table: it excludes --format, --plots and --html")
         _watch(paths or [], query, tensorboard)
         return
@@ -140,44 +141,46 @@ def _names(option: str, text: str | None) -> tuple[str, ...]:
 def _report(
     paths: list[Path],
     query: Query,
-    format: Format,
+    format: ReportFormat,
     plots: Path | None,
     html: Path | None,
     tensorboard: Path | None,
 ) -> None:
     from fdfa_cli.printable import printable
     from fdfa_cli.report import export
-    from fdfa_cli.report.answer import answer
+    from fdfa_cli.report.catalog import Catalog
     from fdfa_cli.report.console import show
-    from fdfa_cli.report.facts import Facts
+    from fdfa_cli.report.query_table import query_table
     from fdfa_cli.report.select import select, why_none
     from fdfa_cli.storage import Scan, scan
 
     found = scan(paths or [DEFAULT]) if paths or DEFAULT.exists() else Scan([], [])
-    facts = Facts(found.runs)
-    chosen = select(facts, query.where)
+    catalog = Catalog(found.runs)
+    chosen = select(catalog, query.where)
     if not found.runs and not found.damaged:
         where = ", ".join(map(str, paths or [DEFAULT]))
         typer.echo(printable(f"no runs in {where} yet; train one: fdfa train digits/fdfa"), err=True)
     elif not chosen and found.runs:
-        typer.echo(printable(why_none(facts, query.where)), err=True)
+        typer.echo(printable(why_none(catalog, query.where)), err=True)
     for hint in filter(None, (condition.hint for condition in query.where)):
         typer.echo(printable(hint), err=True)
-    if format is Format.table:
-        table = answer(facts, query, curves=sys.stdout.isatty())
+    if format is ReportFormat.table:
+        table = query_table(catalog, query, curves=sys.stdout.isatty())
         if chosen:
             show(table)
     else:
         write = {
-            Format.json: export.to_json,
-            Format.csv: export.to_csv,
-            Format.markdown: export.to_markdown,
-            Format.latex: export.to_latex,
+            ReportFormat.json: export.to_json,
+            ReportFormat.csv: export.to_csv,
+            ReportFormat.markdown: export.to_markdown,
+            ReportFormat.latex: export.to_latex,
         }[format]
-        sys.stdout.write(write(answer(facts, query, details=format in (Format.json, Format.csv))))
+        sys.stdout.write(
+            write(query_table(catalog, query, details=format in (ReportFormat.json, ReportFormat.csv)))
+        )
     if (plots or html) and chosen:
-        _draw(facts, chosen, found.damaged, query, plots, html)
-    damaged = [*found.damaged, *facts.damaged]
+        _draw(catalog, chosen, found.damaged, query, plots, html)
+    damaged = [*found.damaged, *catalog.damaged]
     if tensorboard is not None:
         damaged += _export(chosen, tensorboard)
     _name_damaged(damaged)
@@ -186,17 +189,17 @@ def _report(
 def _watch(paths: list[Path], query: Query, tensorboard: Path | None) -> None:
     """Follow the runs until Ctrl-C, which ends nothing before its time, and so is no failure."""
     from fdfa_cli.errors import Interrupted
-    from fdfa_cli.report.follow import Follower, Look
+    from fdfa_cli.report.poll import PollResult, RunPoller
     from fdfa_cli.report.watch import watch
 
     damaged: list[RunDamaged] = []
 
-    def see(look: Look) -> None:
-        broken = _export(look.changed, tensorboard) if tensorboard is not None else []
-        damaged[:] = [*look.damaged, *broken]
+    def see(result: PollResult) -> None:
+        broken = _export(result.changed, tensorboard) if tensorboard is not None else []
+        damaged[:] = [*result.damaged, *broken]
 
     with suppress(Interrupted):
-        watch(Follower(paths or [DEFAULT], query, wait=not paths), query, see)
+        watch(RunPoller(paths or [DEFAULT], query, wait=not paths), query, see)
     _name_damaged(damaged)
 
 
@@ -224,7 +227,7 @@ def _name_damaged(damaged: list[RunDamaged]) -> None:
 
 
 def _draw(
-    facts: Facts,
+    catalog: Catalog,
     runs: list[Run],
     damaged: list[RunDamaged],
     query: Query,
@@ -235,16 +238,16 @@ def _draw(
     from fdfa_cli.errors import UsageError
     from fdfa_cli.printable import printable
     from fdfa_cli.report.html import page
-    from fdfa_cli.report.plots import PLOTS, Material
+    from fdfa_cli.report.plots import PLOTS, PlotData
     from fdfa_cli.report.plots.save import save
     from fdfa_cli.storage import atomic_write
 
     if plots:
-        material = Material.of(facts, runs, query)
-        for line in [*material.apart, *save(material, plots, PLOTS)]:
+        plot_data = PlotData.of(catalog, runs, query)
+        for line in [*plot_data.apart, *save(plot_data, plots, PLOTS)]:
             typer.echo(printable(line), err=True)
     if html:
-        text = page(facts, runs, query, damaged)
+        text = page(catalog, runs, query, damaged)
         try:
             atomic_write(html, text.encode("utf-8", "backslashreplace"))
         except OSError as error:

@@ -12,7 +12,7 @@ from fdfa_cli.commands.listing import print_listing
 from fdfa_cli.commands.train import PluginOption
 
 
-class Format(StrEnum):
+class RulesFormat(StrEnum):
     """How to print the list."""
 
     table = "table"
@@ -25,7 +25,9 @@ def rules(
         str | None,
         typer.Argument(metavar="RULE", help="One rule: its equations and options.", show_default=False),
     ] = None,
-    format: Annotated[Format, typer.Option(help="table, json, or the page docs/rules.md")] = Format.table,
+    format: Annotated[
+        RulesFormat, typer.Option(help="table, json, or the page docs/rules.md")
+    ] = RulesFormat.table,
     plugin: PluginOption = None,
 ) -> None:
     """The learning rules: what each does, which layers are exact, its cost and source; or one, explained."""
@@ -35,7 +37,7 @@ def rules(
     for file in plugin or []:
         load_plugin(file)
     chosen = RULES.models() if name is None else {name: RULES.get(name)}
-    if format is Format.markdown or (name is not None and format is Format.table):
+    if format is RulesFormat.markdown or (name is not None and format is RulesFormat.table):
         from fdfa_cli.report.rules_page import rule_page, rules_page
 
         typer.echo(rules_page() if name is None else rule_page(name), nl=False)
@@ -50,7 +52,7 @@ def rules(
         }
         for known, rule in chosen.items()
     ]
-    if format is Format.json:
+    if format is RulesFormat.json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     print_listing(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes
 from fdfa_cli.report.select import ordered
@@ -20,17 +20,17 @@ IDS = ("run", "identity", "data", "network", "rule", "seed", "status")
 Entry = dict[str, Value]
 
 
-def epochs_table(facts: Facts, runs: Sequence[Run], query: Query) -> Table:
+def epochs_table(catalog: Catalog, runs: Sequence[Run], query: Query) -> Table:
     """One row an epoch of every run, with all of its metrics."""
     entries = [
         (run, {name: value for name, value in row.items() if not isinstance(value, dict | list)})
         for run in runs
-        for row in facts.rows(run)
+        for row in catalog.rows(run)
     ]
-    return _table(facts, runs, entries, query)
+    return _table(catalog, runs, entries, query)
 
 
-def diagnostics_table(facts: Facts, runs: Sequence[Run], query: Query) -> Table:
+def diagnostics_table(catalog: Catalog, runs: Sequence[Run], query: Query) -> Table:
     """One row a probe and block, and one of each whole probe, whose block is missing.
 
     The latter holds what it took, and the seconds and bytes of each phase of a step.
@@ -38,11 +38,11 @@ def diagnostics_table(facts: Facts, runs: Sequence[Run], query: Query) -> Table:
     entries = [
         (run, entry)
         for run in runs
-        for row in facts.rows(run)
+        for row in catalog.rows(run)
         for probe in row.get("diagnostics") or ()
         for entry in _entries(probe)
     ]
-    table = _table(facts, runs, entries, query)
+    table = _table(catalog, runs, entries, query)
     if entries or not runs:
         return table
     return replace(
@@ -60,18 +60,18 @@ def _entries(probe: dict[str, Any]) -> Iterator[Entry]:
         yield at | block
 
 
-def _table(facts: Facts, runs: Sequence[Run], entries: list[tuple[Run, Entry]], query: Query) -> Table:
+def _table(catalog: Catalog, runs: Sequence[Run], entries: list[tuple[Run, Entry]], query: Query) -> Table:
     own = dict.fromkeys(name for _, entry in entries for name in entry)
-    names = query.columns or tuple(dict.fromkeys((*IDS, *varied(facts, runs), *own)))
+    names = query.columns or tuple(dict.fromkeys((*IDS, *varied(catalog, runs), *own)))
     unknown = [n for n in (*names, *(key.name for key in query.sort)) if n not in own]
-    facts.check(unknown, also=tuple(own))
+    catalog.check(unknown, also=tuple(own))
 
     def get(pair: tuple[Run, Entry], name: str) -> Value:
         run, entry = pair
-        return entry.get(name) if name in own else facts.get(run, name)
+        return entry.get(name) if name in own else catalog.get(run, name)
 
     rows = [tuple(get(pair, name) for name in names) for pair in ordered(entries, query.sort, get)]
-    columns = tuple(facts.column(name) if name not in own else _column(name, entries) for name in names)
+    columns = tuple(catalog.column(name) if name not in own else _column(name, entries) for name in names)
     return Table(columns, tuple(rows), tuple(notes(runs)))
 
 

@@ -83,13 +83,13 @@ def _flat(table: Table) -> Table:
     columns: list[Column] = []
     for column in table.columns:
         columns.append(column)
-        if column.figures:
+        if column.averaged:
             columns += [Column(f"{column.name}_half_width", ""), Column(f"{column.name}_n", "")]
     rows = []
     for row in table.rows:
         cells: list[Value] = []
         for column, value in zip(table.columns, row, strict=True):
-            if not column.figures:
+            if not column.averaged:
                 cells.append(value)
             elif isinstance(value, Mean):
                 cells += [value.mean, value.half, value.n]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fdfa_cli.errors import UsageError
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.groups import Group
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes as run_notes
@@ -26,7 +26,7 @@ COUNTS = ("n", *STATUSES)
 
 
 def groups_table(
-    facts: Facts, groups: Sequence[Group], query: Query, details: bool = False, curves: bool = False
+    catalog: Catalog, groups: Sequence[Group], query: Query, details: bool = False, curves: bool = False
 ) -> Table:
     """One row a group, in the order given unless the `query` sorts.
 
@@ -39,11 +39,11 @@ def groups_table(
     usual = [*query.by, "n", *metrics, *ends, *([CURVE] if curves else [])]
     names = list(query.columns) or usual
     sort_names = [key.name for key in query.sort]
-    facts.check((*names, *metrics, *sort_names), also=(*COUNTS, CURVE))
-    columns = {name: _column(facts, name, query.by) for name in [*names, *sort_names]}
+    catalog.check((*names, *metrics, *sort_names), also=(*COUNTS, CURVE))
+    columns = {name: _column(catalog, name, query.by) for name in [*names, *sort_names]}
 
     if CURVE in names:
-        lines = [[facts.rows(run) for run in group.completed] for group in groups]
+        lines = [[catalog.rows(run) for run in group.completed] for group in groups]
         metric = metric_of_epochs([rows for several in lines for rows in several], metrics)
         columns[CURVE] = curve_column(metric)
         drawn = dict(
@@ -61,7 +61,7 @@ def groups_table(
 
     groups = ordered(groups, query.sort, get)
     rows = [tuple(get(group, name) for name in names) for group in groups]
-    means = [name for name in names if columns[name].figures]
+    means = [name for name in names if columns[name].averaged]
     return Table(
         tuple(columns[name] for name in names),
         tuple(rows),
@@ -80,20 +80,20 @@ def usual_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
     return (next((name for name in METRICS if name in there), METRICS[0]),)
 
 
-def _column(facts: Facts, name: str, by: Sequence[str]) -> Column:
+def _column(catalog: Catalog, name: str, by: Sequence[str]) -> Column:
     if name == CURVE:
         return curve_column("")
     if name in COUNTS:
         return Column(name, name, "count")
-    column = facts.column(name)
+    column = catalog.column(name)
     if name in by:
         return replace(column, choice=True)
-    ends_with = not column.choice or any(name in run.record.summary for run in facts.runs)
+    ends_with = not column.choice or any(name in run.record.summary for run in catalog.runs)
     if column.kind == "text" or not ends_with:
         raise UsageError(
             f"{name} is no figure that runs end with, so groups have no mean of it: add it to --group-by"
         )
-    return replace(column, figures=True)
+    return replace(column, averaged=True)
 
 
 def _shared(groups: Sequence[Group], query: Query) -> str:

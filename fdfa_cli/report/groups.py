@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import SortKey, ordered
 from fdfa_cli.report.varied import varying
@@ -53,16 +53,16 @@ class Group:
         return replace(figure, half=None) if figure and self.mixed else figure
 
 
-def group(facts: Facts, runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
+def group(catalog: Catalog, runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
     """`runs` grouped by the values of the names `by`, sorted by the first name, then by the second, ….
 
     Numbers and settings are in the order of their values. Data sets, networks and rules stay in the order in
     which they first appear: that of a comparison.
     """
-    facts.check(by)
+    catalog.check(by)
     members: dict[tuple[Value, ...], list[Run]] = {}
     for run in runs:
-        members.setdefault(tuple(facts.get(run, name) for name in by), []).append(run)
+        members.setdefault(tuple(catalog.get(run, name) for name in by), []).append(run)
     order = {name: {v: i for i, v in enumerate(dict.fromkeys(key[at] for key in members))}
              for at, name in enumerate(by) if name in AS_FOUND}  # fmt: skip
 
@@ -71,10 +71,10 @@ def group(facts: Facts, runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
         return order[name][value] if name in order else value
 
     found = ordered(members.items(), [SortKey(name) for name in by], place)
-    return [_group(facts, key, several) for key, several in found]
+    return [_group(catalog, key, several) for key, several in found]
 
 
-def without_tuning(facts: Facts, runs: Sequence[Run], query: Query) -> tuple[list[Run], list[str]]:
+def without_tuning(catalog: Catalog, runs: Sequence[Run], query: Query) -> tuple[list[Run], list[str]]:
     """The `runs` to average, and a note on those of searches before comparisons, which are kept apart.
 
     A search tries many settings under one seed; among the runs that its winners were then trained for, they
@@ -82,7 +82,7 @@ def without_tuning(facts: Facts, runs: Sequence[Run], query: Query) -> tuple[lis
     the `query` names studies.
     """
     named = [*query.by, *(condition.name for condition in query.where)]
-    searched = [run for run in runs if (study := facts.study(run)) is not None and study.kind == "tuning"]
+    searched = [run for run in runs if (study := catalog.study(run)) is not None and study.kind == "tuning"]
     if not searched or len(searched) == len(runs) or "study" in named:
         return list(runs), []
     apart = set(searched)
@@ -94,16 +94,16 @@ def without_tuning(facts: Facts, runs: Sequence[Run], query: Query) -> tuple[lis
     return [run for run in runs if run not in apart], [note]
 
 
-def _group(facts: Facts, key: tuple[Value, ...], runs: list[Run]) -> Group:
+def _group(catalog: Catalog, key: tuple[Value, ...], runs: list[Run]) -> Group:
     distinct = sorted(by_identity(runs).values(), key=lambda run: (run.name, str(run.path)))
     completed = tuple(run for run in distinct if run.status == "completed")
     statuses: Counter[str] = Counter(run.status for run in distinct)
-    return Group(key, tuple(runs), completed, statuses, _mixed(facts, completed))
+    return Group(key, tuple(runs), completed, statuses, _mixed(catalog, completed))
 
 
-def _mixed(facts: Facts, runs: Sequence[Run]) -> tuple[str, ...]:
+def _mixed(catalog: Catalog, runs: Sequence[Run]) -> tuple[str, ...]:
     """The keys other than the seed in which the recipes of `runs` differ."""
-    configurations = {facts.configuration(run): run for run in runs}
+    configurations = {catalog.configuration(run): run for run in runs}
     if len(configurations) < 2:
         return ()
-    return tuple(varying([facts.choices(run) for run in list(configurations.values())[:_READ]]))
+    return tuple(varying([catalog.choices(run) for run in list(configurations.values())[:_READ]]))

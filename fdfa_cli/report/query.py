@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fdfa_cli.errors import UsageError
-from fdfa_cli.report.names import Rows
+from fdfa_cli.report.enums import RowKind
 from fdfa_cli.report.select import Condition, SortKey
 
 
@@ -23,10 +23,10 @@ class Query:
     metrics: tuple[str, ...] = ()
     sort: tuple[SortKey, ...] = ()
     columns: tuple[str, ...] = ()
-    rows: Rows = Rows.runs
+    rows: RowKind = RowKind.runs
     baseline: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rows is not Rows.runs and (self.by or self.metrics):
+        if self.rows is not RowKind.runs and (self.by or self.metrics):
             option = "--group-by averages" if self.by else "--metric is of"
             raise UsageError(f"{option} runs at their end: it does not go with --rows {self.rows}")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fdfa_cli.printable import printable
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import SortKey, ordered
 from fdfa_cli.report.sparkline import CURVE, curve_column, metric_of_epochs, sparkline
@@ -19,7 +19,7 @@ MOST_SETTINGS = 6
 
 
 def runs_table(
-    facts: Facts, runs: Sequence[Run], query: Query, details: bool = False, curves: bool = False
+    catalog: Catalog, runs: Sequence[Run], query: Query, details: bool = False, curves: bool = False
 ) -> Table:
     """One row a run, in the order given unless the `query` sorts; those of one sweep by what it varied.
 
@@ -27,15 +27,15 @@ def runs_table(
     there are several. Below it, how many runs there are of each status, and why each one that failed or
     diverged did.
     """
-    differing, left = ([], []) if query.columns else _differing(facts, runs, details)
+    differing, left = ([], []) if query.columns else _differing(catalog, runs, details)
     names = list(query.columns) or _usual(query, differing, details)
     names += [CURVE] if curves and not query.columns else []
-    facts.check((*names, *query.metrics, *(key.name for key in query.sort)), also=(CURVE,))
-    runs = ordered(runs, query.sort or _by_sweep(facts, runs, differing), facts.get)
-    columns = [facts.column(name) for name in names if name != CURVE]
-    rows: list[list[Value]] = [[facts.get(run, column.name) for column in columns] for run in runs]
+    catalog.check((*names, *query.metrics, *(key.name for key in query.sort)), also=(CURVE,))
+    runs = ordered(runs, query.sort or _by_sweep(catalog, runs, differing), catalog.get)
+    columns = [catalog.column(name) for name in names if name != CURVE]
+    rows: list[list[Value]] = [[catalog.get(run, column.name) for column in columns] for run in runs]
     if CURVE in names:
-        lines = [facts.rows(run) for run in runs]
+        lines = [catalog.rows(run) for run in runs]
         metric = metric_of_epochs(lines, query.metrics)
         place = names.index(CURVE)
         columns.insert(place, curve_column(metric))
@@ -56,17 +56,17 @@ def _usual(query: Query, differing: Sequence[str], details: bool) -> list[str]:
     return [*usual[:at], *(name for name in differing if name not in usual), *usual[at:], *more]
 
 
-def _differing(facts: Facts, runs: Sequence[Run], details: bool) -> tuple[list[str], list[str]]:
+def _differing(catalog: Catalog, runs: Sequence[Run], details: bool) -> tuple[list[str], list[str]]:
     """The names of what the runs differ in besides what has a column, and those there is no room for."""
-    found = varied(facts, runs)
+    found = varied(catalog, runs)
     kept = found if details else found[:MOST_SETTINGS]
-    study = ["study"] if len({facts.get(run, "study") for run in runs}) > 1 else []
+    study = ["study"] if len({catalog.get(run, "study") for run in runs}) > 1 else []
     return [*study, *kept], found[len(kept) :]
 
 
-def _by_sweep(facts: Facts, runs: Sequence[Run], differing: Sequence[str]) -> list[SortKey]:
+def _by_sweep(catalog: Catalog, runs: Sequence[Run], differing: Sequence[str]) -> list[SortKey]:
     """How to sort the runs of a single sweep: its trials are stored in no order of their values."""
-    studies = {facts.study(run) for run in runs}
+    studies = {catalog.study(run) for run in runs}
     study = studies.pop() if len(studies) == 1 else None
     if study is None or study.kind != "sweep":
         return []

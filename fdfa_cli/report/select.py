@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from fdfa_cli.errors import UsageError, did_you_mean
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.storage import Run
 from fdfa_cli.tables import Value, number_of
 
@@ -114,22 +114,22 @@ class SortKey:
         return cls(text.removeprefix("-"), text.startswith("-"))
 
 
-def select(facts: Facts, conditions: Sequence[Condition]) -> list[Run]:
+def select(catalog: Catalog, conditions: Sequence[Condition]) -> list[Run]:
     """The runs that meet all `conditions`, in the order they had."""
-    facts.check(condition.name for condition in conditions)
-    return [run for run in facts.runs if all(c.holds(facts.get(run, c.name)) for c in conditions)]
+    catalog.check(condition.name for condition in conditions)
+    return [run for run in catalog.runs if all(c.holds(catalog.get(run, c.name)) for c in conditions)]
 
 
-def why_none(facts: Facts, conditions: Sequence[Condition]) -> str:
+def why_none(catalog: Catalog, conditions: Sequence[Condition]) -> str:
     """A sentence for people on `conditions` that no run meets."""
     asked = " and ".join(map(str, conditions))
     for condition in conditions:
-        if not select(facts, [condition]) and condition.sign == "=":
-            there = {str(v) for run in facts.runs if (v := facts.get(run, condition.name)) is not None}
+        if not select(catalog, [condition]) and condition.sign == "=":
+            there = {str(v) for run in catalog.runs if (v := catalog.get(run, condition.name)) is not None}
             near = did_you_mean(condition.texts[0], there)
             few = f" ({condition.name}: {', '.join(sorted(there))})" if 0 < len(there) <= 10 else ""
-            return f"none of {len(facts.runs)} runs has {asked}{near}{few}"
-    return f"none of {len(facts.runs)} runs has {asked}"
+            return f"none of {len(catalog.runs)} runs has {asked}{near}{few}"
+    return f"none of {len(catalog.runs)} runs has {asked}"
 
 
 def ordered(items: Iterable[Any], keys: Sequence[SortKey], get: Callable[[Any, str], Value]) -> list[Any]:

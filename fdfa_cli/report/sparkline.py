@@ -17,7 +17,7 @@ WIDTH = 12
 FALLBACKS = ("val_accuracy", "train_accuracy", "val_loss", "train_loss")
 
 #: The metrics of a run, a row an epoch.
-Rows = Sequence[dict[str, Any]]
+MetricRows = Sequence[dict[str, Any]]
 
 
 def sparkline(values: Sequence[float | None], width: int = WIDTH) -> str | None:
@@ -38,13 +38,13 @@ def sparkline(values: Sequence[float | None], width: int = WIDTH) -> str | None:
     )
 
 
-def metric_of_epochs(curves: Sequence[Rows], wanted: Sequence[str]) -> str:
+def metric_of_epochs(curves: Sequence[MetricRows], wanted: Sequence[str]) -> str:
     """The first of the `wanted` metrics, else of `FALLBACKS`, that some epoch of some run has."""
     there = {name for rows in curves for row in rows for name in row}
     return next((name for name in (*wanted, *FALLBACKS) if name in there), FALLBACKS[0])
 
 
-def mean_curve(curves: Sequence[Rows], metric: str) -> list[float | None]:
+def mean_curve(curves: Sequence[MetricRows], metric: str) -> list[float | None]:
     """The mean of `metric` over runs, after each epoch that all of them have; None where one lacks it."""
     means: list[float | None] = []
     for rows in zip(*curves, strict=False):

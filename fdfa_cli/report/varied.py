@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
-from fdfa_cli.report.facts import SEED, Facts
+from fdfa_cli.report.catalog import SEED, Catalog
 from fdfa_cli.storage import Run
 
 #: The keys of a recipe in which runs that are averaged may differ.
@@ -23,27 +23,27 @@ def varying(configurations: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in names if len({str(choices.get(name)) for choices in configurations}) > 1]
 
 
-def varied(facts: Facts, runs: Sequence[Run]) -> list[str]:
+def varied(catalog: Catalog, runs: Sequence[Run]) -> list[str]:
     """The keys that take several values under one rule on one task, or that a sweep of `runs` varied."""
     settings: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     sweeps: dict[Any, dict[str, dict[str, Any]]] = {}
     for run in runs:
-        text = facts.configuration(run)
-        settings.setdefault(tuple(facts.get(run, name) for name in _SETTING), {})[text] = {}
-        study = facts.study(run)
+        text = catalog.configuration(run)
+        settings.setdefault(tuple(catalog.get(run, name) for name in _SETTING), {})[text] = {}
+        study = catalog.study(run)
         if study is not None and study.kind == "sweep":
             sweeps.setdefault(study.folder, {})[text] = {}
     wanted = {text for known in (*settings.values(), *sweeps.values()) if len(known) > 1 for text in known}
     choices: dict[str, dict[str, Any]] = {}
     for run in runs:
-        if (text := facts.configuration(run)) in wanted and text not in choices:
-            choices[text] = facts.choices(run)
+        if (text := catalog.configuration(run)) in wanted and text not in choices:
+            choices[text] = catalog.choices(run)
     found: dict[str, None] = {}
     for known in settings.values():
         found |= dict.fromkeys(_common([choices[text] for text in known if len(known) > 1]))
     for folder, known in sweeps.items():
         keys = _common([choices[text] for text in known if len(known) > 1])
-        found |= dict.fromkeys(key for key in keys if facts.studies[folder].varies(key))
+        found |= dict.fromkeys(key for key in keys if catalog.studies[folder].varies(key))
     return [key for key in found if key not in _NAMED]
 
 

@@ -10,10 +10,10 @@ from typing import Self
 
 from fdfa_cli.printable import printable
 from fdfa_cli.report import terminal
-from fdfa_cli.report.answer import answer
 from fdfa_cli.report.console import show, styled, writable
-from fdfa_cli.report.follow import Follower, Look
+from fdfa_cli.report.poll import PollResult, RunPoller
 from fdfa_cli.report.query import Query
+from fdfa_cli.report.query_table import query_table
 from fdfa_cli.storage import Run
 from fdfa_cli.tables import Table
 
@@ -22,24 +22,24 @@ INTERVAL = 1.0
 REST = 4.0
 
 
-def watch(follower: Follower, query: Query, see: Callable[[Look], None]) -> None:
-    """Show what `follower` finds until an exception (Ctrl-C) ends it; `see` is told of every look.
+def watch(poller: RunPoller, query: Query, see: Callable[[PollResult], None]) -> None:
+    """Show what `poller` finds until an exception (Ctrl-C) ends it; `see` is told of every look.
 
     Raises `UsageError` for a name of the `query` that the runs do not have.
     """
     with _Screen() if sys.stdout.isatty() else _Pipe() as screen:
         while True:
             began = time.perf_counter()
-            look = follower.look()
-            see(look)
-            screen.show(look, query)
+            result = poller.poll()
+            see(result)
+            screen.show(result, query)
             time.sleep(max(INTERVAL, REST * (time.perf_counter() - began)))
 
 
-def heading(look: Look) -> list[str]:
+def heading(result: PollResult) -> list[str]:
     """The lines above the table: how far everything is, and what cannot be read."""
-    waiting = [] if look.runs else ["waiting for runs"]
-    return [*waiting, *look.progress(), *(f"cannot be read: {error}" for error in look.damaged)]
+    waiting = [] if result.runs else ["waiting for runs"]
+    return [*waiting, *result.progress(), *(f"cannot be read: {error}" for error in result.damaged)]
 
 
 class _Pipe:
@@ -54,10 +54,10 @@ class _Pipe:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def show(self, look: Look, query: Query) -> None:
-        """Print what `look` found, unless it is what was printed last."""
-        table = terminal.for_pipe(writable(answer(look.facts, query), sys.stdout.encoding))
-        parts = ["".join(f"{printable(line)}\n" for line in heading(look)), table if look.runs else ""]
+    def show(self, result: PollResult, query: Query) -> None:
+        """Print what `result` found, unless it is what was printed last."""
+        table = terminal.for_pipe(writable(query_table(result.catalog, query), sys.stdout.encoding))
+        parts = ["".join(f"{printable(line)}\n" for line in heading(result)), table if result.runs else ""]
         text = "\n".join(filter(None, parts))
         if text != self._before:
             sys.stdout.write(f"\n{text}" if self._before else text)
@@ -95,16 +95,18 @@ class _Screen:
         if self._table is not None and self._table.rows:
             show(self._table)
 
-    def show(self, look: Look, query: Query) -> None:
-        """Draw what `look` found, as far as the window is high enough; what is left out is counted."""
-        if self._table is None or look.runs != self._runs:
-            self._runs = look.runs
-            table = answer(look.facts, query, curves=True)
+    def show(self, result: PollResult, query: Query) -> None:
+        """Draw what `result` found, as far as the window is high enough; what is left out is counted."""
+        if self._table is None or result.runs != self._runs:
+            self._runs = result.runs
+            table = query_table(result.catalog, query, curves=True)
             self._table = writable(table, sys.stdout.encoding)
         width, height = self._console.size
-        self._lines = terminal.wrapped(list(map(printable, heading(look))), width)
+        self._lines = terminal.wrapped(list(map(printable, heading(result))), width)
         above = [*self._lines, *([[]] if self._lines else [])]
-        below = fitting(self._table, width, height - len(above), first=bool(query.sort)) if look.runs else []
+        below = (
+            fitting(self._table, width, height - len(above), first=bool(query.sort)) if result.runs else []
+        )
         drawn = [*above, *below]
         if (drawn, (width, height)) != self._drawn:
             self._drawn = drawn, (width, height)

@@ -1,7 +1,7 @@
 """The report as one page of HTML that needs nothing else: no network, no other file.
 
-`figures` puts plots into it, `summary` and `listing` make its tables, `reproduce` says how to get a row
-again, `page` fills `page.html`.
+`page_figures` draws the plots, `summary` and `run_grids` make the tables, `reproduce` says how to train a row
+again, and `page` fills the template `page.html`.
 """
 
 from fdfa_cli.report.html.page import page

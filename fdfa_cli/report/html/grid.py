@@ -34,7 +34,7 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """Cells in the order of the columns; `status` is that of a run."""
 
     cells: list[Cell]
@@ -49,7 +49,7 @@ class Grid:
     id: str
     caption: str
     columns: tuple[Column, ...]
-    rows: list[Row]
+    rows: list[GridRow]
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -63,7 +63,7 @@ def grid(
 ) -> Grid:
     """`table` for the page, with a detail and a status for each row, or for none."""
     rows = [
-        Row(
+        GridRow(
             [
                 Cell(text, text if isinstance(value, str) else number_of(value))
                 for text, value in zip(texts, values, strict=True)

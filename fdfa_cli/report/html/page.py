@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from fdfa_cli.printable import printable_lines
-from fdfa_cli.report.facts import Facts
-from fdfa_cli.report.html import listing
-from fdfa_cli.report.html.figures import figures
+from fdfa_cli.report.catalog import Catalog
+from fdfa_cli.report.enums import RowKind
+from fdfa_cli.report.html import run_grids
+from fdfa_cli.report.html.page_figures import page_figures
 from fdfa_cli.report.html.summary import summary
 from fdfa_cli.report.html.svg import PROPERTIES, Sheet
-from fdfa_cli.report.names import Rows
-from fdfa_cli.report.plots.material import Material
+from fdfa_cli.report.plots.plot_data import PlotData
 from fdfa_cli.report.plots.style import DARK
 from fdfa_cli.report.query import Query
 from fdfa_cli.storage import STATUSES, Run
@@ -25,7 +25,7 @@ from fdfa_cli.version import __version__
 _HERE = Path(__file__).parent
 
 
-def page(facts: Facts, runs: Sequence[Run], query: Query, damaged: Sequence[Exception] = ()) -> str:
+def page(catalog: Catalog, runs: Sequence[Run], query: Query, damaged: Sequence[Exception] = ()) -> str:
     """HTML that shows `runs` as `query` asks, with figures, and what could not be read.
 
     Everything is in it: no other file, no network, and a Content-Security-Policy that allows neither, nor
@@ -37,36 +37,36 @@ def page(facts: Facts, runs: Sequence[Run], query: Query, damaged: Sequence[Exce
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    material = Material.of(facts, runs, query)
+    plot_data = PlotData.of(catalog, runs, query)
     sheet = Sheet()
-    plots = figures(material, sheet)
+    plots = page_figures(plot_data, sheet)
     style = _theme() + (_HERE / "page.css").read_text("utf-8") + sheet.css
     script = (_HERE / "page.js").read_text("utf-8")
     counts = Counter(run.status for run in runs)
     content = {
-        "summary": summary(material, query),
-        "runs": listing.listing(facts, runs, replace(query, by=(), rows=Rows.runs)),
-        "origins": listing.origins(runs),
+        "summary": summary(plot_data, query),
+        "runs": run_grids.runs_grid(catalog, runs, replace(query, by=(), rows=RowKind.runs)),
+        "origins": run_grids.origins_grid(runs),
     }
     return environment.get_template("page.html").render(
         **content,
-        title=_title(runs, material),
+        title=_title(runs, plot_data),
         style=style,
         script=script,
         policy=_policy(style, script),
         counts=[(status, counts[status]) for status in STATUSES if counts[status]],
-        shared=listing.shared(facts, runs),
+        shared=run_grids.shared(catalog, runs),
         figures=plots,
-        troubles=listing.troubles(runs),
-        commands=listing.commands(runs),
+        troubles=run_grids.troubles(runs),
+        commands=run_grids.commands(runs),
         # Last, for what was found while tables were made.
-        damaged=[printable_lines(str(error)) for error in (*damaged, *facts.damaged)],
+        damaged=[printable_lines(str(error)) for error in (*damaged, *catalog.damaged)],
         version=__version__,
     )
 
 
-def _title(runs: Sequence[Run], material: Material) -> str:
-    tasks = "; ".join(list(material.tasks)[:3]) + ("; …" if len(material.tasks) > 3 else "")
+def _title(runs: Sequence[Run], plot_data: PlotData) -> str:
+    tasks = "; ".join(list(plot_data.tasks)[:3]) + ("; …" if len(plot_data.tasks) > 3 else "")
     return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} of {tasks}"
 
 

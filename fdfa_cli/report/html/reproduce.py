@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.html.grid import Block
 from fdfa_cli.storage import Run
 from fdfa_cli.storage.provenance import plugins_of, quote
@@ -17,7 +17,7 @@ FILE = "recipe.yaml"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block]:
+def blocks(catalog: Catalog, runs: Sequence[Run], mixed: bool = False) -> list[Block]:
     """The recipe of `runs` that differ in their seeds only, the command that trains them, and who did.
 
     Of `mixed` runs, which have no recipe in common, only the last.
@@ -33,7 +33,7 @@ def blocks(facts: Facts, runs: Sequence[Run], mixed: bool = False) -> list[Block
     else:
         train = f"for seed in {' '.join(map(str, seeds))}; do fdfa train {FILE} --seed $seed{tail}; done"
     return [
-        Block(f"Save this recipe as {FILE}", shown(facts.recipe_text(runs[0]))),
+        Block(f"Save this recipe as {FILE}", shown(catalog.recipe_text(runs[0]))),
         Block("and train it again", train),
         trained_by,
     ]

@@ -7,7 +7,7 @@ width, and returns a `Picture`, or raises `DoesNotApply` with the reason.
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, Plot
 from fdfa_cli.report.plots.curves import accuracy_over_time, learning_curves
 from fdfa_cli.report.plots.diagnostics import alignment, variance
-from fdfa_cli.report.plots.material import Material
+from fdfa_cli.report.plots.plot_data import PlotData
 from fdfa_cli.report.plots.ranking import ranking
 from fdfa_cli.report.plots.sweeps import interaction, response
 
@@ -22,4 +22,4 @@ PLOTS = (
     Plot("sweep-interaction", "Interaction of swept parameters", interaction),
 )
 
-__all__ = ["PLOTS", "DoesNotApply", "Material", "Picture", "Plot"]
+__all__ = ["PLOTS", "DoesNotApply", "Picture", "Plot", "PlotData"]

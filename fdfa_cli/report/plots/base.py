@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fdfa_cli.report.plots.material import Material
+from fdfa_cli.report.plots.plot_data import PlotData
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ class Plot:
 
     name: str
     title: str
-    draw: Callable[[Material, float], Picture]
+    draw: Callable[[PlotData, float], Picture]
 
 
 def phrase(metric: str) -> str:

@@ -8,26 +8,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
-from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import MOST, Line, lines
+from fdfa_cli.report.plots.plot_data import PlotData, Series
 from fdfa_cli.stats import FEWEST, mean
 
-Row = dict[str, Any]
+MetricRow = dict[str, Any]
 
 
-def learning_curves(material: Material, width: float) -> Picture:
+def learning_curves(plot_data: PlotData, width: float) -> Picture:
     """The metric after each epoch, mean and spread over the seeds of each group."""
-    metric = _metric(material)
-    panels = _panels(material, metric, lambda rows: [float(row["epoch"]) for row in rows])
+    metric = _metric(plot_data)
+    panels = _panels(plot_data, metric, lambda rows: [float(row["epoch"]) for row in rows])
     return Picture(
-        lines(panels, "epoch", phrase(metric), width), _caption(material, panels, "Mean over runs")
+        lines(panels, "epoch", phrase(metric), width), _caption(plot_data, panels, "Mean over runs")
     )
 
 
-def accuracy_over_time(material: Material, width: float) -> Picture:
+def accuracy_over_time(plot_data: PlotData, width: float) -> Picture:
     """The metric against the seconds of training, of runs that one machine trained alone."""
-    metric = _metric(material)
-    runs = [run for member in material.members for run in member.group.completed]
+    metric = _metric(plot_data)
+    runs = [run for series in plot_data.all_series for run in series.group.completed]
     origins = [run.record.provenance[-1] if run.record.provenance else {} for run in runs]
     if any(origin.get("workers", 1) != 1 for origin in origins):
         raise DoesNotApply("runs trained beside others, so their seconds cannot be compared")
@@ -37,29 +37,29 @@ def accuracy_over_time(material: Material, width: float) -> Picture:
     if len(machines) > 1:
         raise DoesNotApply("runs come from different machines, so their seconds cannot be compared")
 
-    def seconds(rows: Sequence[Row]) -> list[float]:
+    def seconds(rows: Sequence[MetricRow]) -> list[float]:
         return list(itertools.accumulate(row.get("train_seconds") or 0.0 for row in rows))
 
-    panels = _panels(material, metric, seconds)
-    caption = _caption(material, panels, "Mean over runs of both axes; evaluation not counted")
+    panels = _panels(plot_data, metric, seconds)
+    caption = _caption(plot_data, panels, "Mean over runs of both axes; evaluation not counted")
     return Picture(lines(panels, "seconds of training (s)", phrase(metric), width), caption)
 
 
-def _metric(material: Material) -> str:
-    metric = material.metric_of_epochs()
+def _metric(plot_data: PlotData) -> str:
+    metric = plot_data.metric_of_epochs()
     if metric is None:
         raise DoesNotApply("no completed run has a metric of its epochs")
     return metric
 
 
 def _panels(
-    material: Material, metric: str, x_of: Callable[[Sequence[Row]], list[float]]
+    plot_data: PlotData, metric: str, x_of: Callable[[Sequence[MetricRow]], list[float]]
 ) -> dict[str, list[Line]]:
     """A line for each group with completed runs, the one that ends best first where there are many."""
     sign = -1 if metric.endswith("_loss") else 1
     panels: dict[str, list[Line]] = {}
-    for task, members in material.tasks.items():
-        drawn = [line for member in members if (line := _line(member, metric, x_of)) is not None]
+    for task, all_series in plot_data.tasks.items():
+        drawn = [line for series in all_series if (line := _line(series, metric, x_of)) is not None]
         if len(drawn) > MOST:
             drawn.sort(key=lambda line: -sign * line.y[-1])
         if drawn:
@@ -69,20 +69,20 @@ def _panels(
     return panels
 
 
-def _line(member: Member, metric: str, x_of: Callable[[Sequence[Row]], list[float]]) -> Line | None:
+def _line(series: Series, metric: str, x_of: Callable[[Sequence[MetricRow]], list[float]]) -> Line | None:
     """Mean and spread of a group at every epoch that all its completed runs have."""
     unit = scale(metric)
-    xs = [x_of(rows) for rows in member.rows]
-    line = Line(member.label, len(xs), [], [], [], [])
-    for i in range(min(map(len, member.rows), default=0)):
-        found = (rows[i].get(metric) for rows in member.rows)
+    xs = [x_of(rows) for rows in series.rows]
+    line = Line(series.label, len(xs), [], [], [], [])
+    for i in range(min(map(len, series.rows), default=0)):
+        found = (rows[i].get(metric) for rows in series.rows)
         values = [unit * value for value in found if value is not None]
         centre = mean(values)
         if centre is None or centre.n < len(xs):
             continue
         line.x.append(math.fsum(x[i] for x in xs) / len(xs))
         line.y.append(centre.mean)
-        if centre.half is not None and not member.group.mixed:
+        if centre.half is not None and not series.group.mixed:
             line.low.append(centre.mean - centre.half)
             line.high.append(centre.mean + centre.half)
         elif len(xs) > 1:
@@ -91,9 +91,9 @@ def _line(member: Member, metric: str, x_of: Callable[[Sequence[Row]], list[floa
     return line if line.y else None
 
 
-def _caption(material: Material, panels: dict[str, list[Line]], what: str) -> str:
-    mixed = [member for member in material.members if member.group.mixed and len(member.rows) > 1]
-    sizes = {len(member.rows) for member in material.members if member not in mixed}
+def _caption(plot_data: PlotData, panels: dict[str, list[Line]], what: str) -> str:
+    mixed = [series for series in plot_data.all_series if series.group.mixed and len(series.rows) > 1]
+    sizes = {len(series.rows) for series in plot_data.all_series if series not in mixed}
     parts = []
     if any(n >= FEWEST for n in sizes):
         parts.append("95 % t-interval")
@@ -106,7 +106,7 @@ def _caption(material: Material, panels: dict[str, list[Line]], what: str) -> st
         for task, several in panels.items()
         if len(several) > MOST
     ]
-    others = sum(member.group.statuses.total() - len(member.rows) for member in material.members)
+    others = sum(series.group.statuses.total() - len(series.rows) for series in plot_data.all_series)
     if others:
         runs = "1 run is" if others == 1 else f"{others} runs are"
         sentences.append(f"{runs} not drawn: not completed, or unreadable.")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.report.plots.axis import Parameter
 from fdfa_cli.report.plots.base import DoesNotApply, Picture
-from fdfa_cli.report.plots.material import Material, Member, Sweep
 from fdfa_cli.report.plots.panels import MOST, Legend, Line, canvas, lines
-from fdfa_cli.report.plots.style import OVERLAID, legible, look
+from fdfa_cli.report.plots.plot_data import PlotData, Series, Sweep
+from fdfa_cli.report.plots.style import OVERLAID, legible, line_style
 from fdfa_cli.report.varied import varying
 from fdfa_cli.stats import FEWEST, mean
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Stored = dict[str, Any]
 
 
-def alignment(material: Material, width: float) -> Picture:
+def alignment(plot_data: PlotData, width: float) -> Picture:
     """Cosine between a rule's error signal and the true one, over training; a panel a block."""
     panels: dict[str, list[Line]] = {}
-    for task, members in material.tasks.items():
-        for member in members:
-            for block, line in _alignments(member).items():
-                title = f"block {block}" if len(material.tasks) == 1 else f"{task}: block {block}"
+    for task, all_series in plot_data.tasks.items():
+        for series in all_series:
+            for block, line in _alignments(series).items():
+                title = f"block {block}" if len(plot_data.tasks) == 1 else f"{task}: block {block}"
                 panels.setdefault(title, []).append(line)
     if not panels:
         raise DoesNotApply("no completed run was probed twice (section diagnostics of the recipe)")
@@ -47,13 +47,13 @@ def alignment(material: Material, width: float) -> Picture:
     return Picture(figure, caption)
 
 
-def variance(material: Material, width: float) -> Picture:
+def variance(plot_data: PlotData, width: float) -> Picture:
     """Variance of the gradient estimate against each swept number, measured and in closed form."""
-    panels = dict(list(_variances(material))[:MOST])
+    panels = dict(list(_variances(plot_data))[:MOST])
     if not panels:
         raise DoesNotApply("no sweep has measured a variance over draws under several values of one number")
-    labels = list(dict.fromkeys(series.label for several in panels.values() for series in several))
-    looks = {label: look(i) for i, label in enumerate(labels)}
+    labels = list(dict.fromkeys(curve.label for several in panels.values() for curve in several))
+    styles = {label: line_style(i) for i, label in enumerate(labels)}
     columns = min(len(panels), max(1, int(width // 3.3)))
     rows = -(-len(panels) // columns)
     below = Legend.of(labels, width)
@@ -61,16 +61,16 @@ def variance(material: Material, width: float) -> Picture:
     handles: dict[str, Any] = {}
     all_axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, ((title, key), several) in zip(all_axes, panels.items(), strict=False):
-        axis = Parameter(key, [x for series in several for x in series.x])
-        for series in several:
-            style = looks[series.label]
+        axis = Parameter(key, [x for curve in several for x in curve.x])
+        for curve in several:
+            style = styles[curve.label]
             keywords = style.line() | {"fillstyle": "none", "markersize": 6}
-            measured = keywords if not series.theory else keywords | {"linestyle": "none"}
-            axes.plot(series.x, series.y, **measured)
-            axes.plot(*series.theory_line, color=style.color, linestyle=style.dashes)
-            (handles[series.label],) = axes.plot([], [], **keywords)
+            measured = keywords if not curve.theory else keywords | {"linestyle": "none"}
+            axes.plot(curve.x, curve.y, **measured)
+            axes.plot(*curve.theory_line, color=style.color, linestyle=style.dashes)
+            (handles[curve.label],) = axes.plot([], [], **keywords)
         axis.draw(axes.xaxis)
-        _logarithmic(axes, [y for series in several for y in series.y])
+        _logarithmic(axes, [y for curve in several for y in curve.y])
         axes.set(title=title, xlabel=key, ylabel="variance / ‖gradient‖²")
     for axes in all_axes[len(panels) :]:
         axes.remove()
@@ -115,9 +115,9 @@ def _power(value: float) -> str:
 # --- alignment -------------------------------------------------------------------------------------------
 
 
-def _alignments(member: Member) -> dict[int, Line]:
+def _alignments(series: Series) -> dict[int, Line]:
     """A line for each block over all probes that every run of the group has."""
-    runs = [_probes(rows) for rows in member.rows]
+    runs = [_probes(rows) for rows in series.rows]
     found: dict[int, Line] = {}
     for probes in zip(*runs, strict=False):
         for blocks in zip(*(probe["blocks"] for probe in probes), strict=False):
@@ -126,7 +126,7 @@ def _alignments(member: Member) -> dict[int, Line]:
             centre = mean(values)
             if centre is None or centre.n < len(blocks):
                 continue
-            label = member.label if key == "signal_cosine" else f"{member.label}, gradients"
+            label = series.label if key == "signal_cosine" else f"{series.label}, gradients"
             line = found.setdefault(blocks[0]["block"], Line(label, len(runs), [], [], [], []))
             line.x.append(probes[0]["epoch"])
             line.y.append(centre.mean)
@@ -140,7 +140,7 @@ def _alignments(member: Member) -> dict[int, Line]:
 
 
 @dataclass
-class _Series:
+class _VarianceCurve:
     """Variances `y` at `x`, and of the closed form where there is one."""
 
     label: str
@@ -155,29 +155,29 @@ class _Series:
         return [x for x, _ in points], [y for _, y in points]
 
 
-def _variances(material: Material) -> Iterator[tuple[tuple[str, str], list[_Series]]]:
+def _variances(plot_data: PlotData) -> Iterator[tuple[tuple[str, str], list[_VarianceCurve]]]:
     """For each sweep, task, block and swept number: a title and a name of the axis, and a series a rule."""
-    tasks: dict[tuple[str, str], tuple[Sweep, dict[str, list[Member]]]] = {}
-    for sweep in material.sweeps:
-        for member in sweep.members:
-            of_task = tasks.setdefault((legible(sweep.study.name), member.task), (sweep, {}))
-            of_task[1].setdefault(member.rule, []).append(member)
+    tasks: dict[tuple[str, str], tuple[Sweep, dict[str, list[Series]]]] = {}
+    for sweep in plot_data.sweeps:
+        for series in sweep.all_series:
+            of_task = tasks.setdefault((legible(sweep.study.name), series.task), (sweep, {}))
+            of_task[1].setdefault(series.rule, []).append(series)
     for names, (sweep, by_rule) in tasks.items():
-        found: dict[tuple[int, str], list[_Series]] = {}
-        for rule, members in by_rule.items():
-            axis = _axis(members, sweep)
+        found: dict[tuple[int, str], list[_VarianceCurve]] = {}
+        for rule, all_series in by_rule.items():
+            axis = _axis(all_series, sweep)
             if axis is None:
                 continue
             name, values = axis
-            series: dict[int, _Series] = {}
-            for x, member in sorted(zip(values, members, strict=True), key=lambda pair: pair[0]):
-                for block, (measured, theory) in _at_last_probe(member).items():
-                    line = series.setdefault(block, _Series(rule))
+            curve: dict[int, _VarianceCurve] = {}
+            for x, series in sorted(zip(values, all_series, strict=True), key=lambda pair: pair[0]):
+                for block, (measured, theory) in _at_last_probe(series).items():
+                    line = curve.setdefault(block, _VarianceCurve(rule))
                     line.x.append(x)
                     line.y.append(measured)
                     if theory is not None:
                         line.theory[x] = theory
-            for block, line in series.items():
+            for block, line in curve.items():
                 if len(line.x) > 1:
                     found.setdefault((block, name), []).append(line)
         above = [part for i, part in enumerate(names) if len({each[i] for each in tasks}) > 1]
@@ -185,12 +185,12 @@ def _variances(material: Material) -> Iterator[tuple[tuple[str, str], list[_Seri
             yield (": ".join([*above, f"block {block}"]), name), several
 
 
-def _axis(members: Sequence[Member], sweep: Sweep) -> tuple[str, list[float]] | None:
-    """The one number in which all `members` of `sweep` differ, and its name; None where it is not one."""
-    keys = [key for key in varying([member.choices for member in members]) if sweep.study.varies(key)]
+def _axis(all_series: Sequence[Series], sweep: Sweep) -> tuple[str, list[float]] | None:
+    """The one number in which all `all_series` of `sweep` differ, and its name; None where it is not one."""
+    keys = [key for key in varying([series.choices for series in all_series]) if sweep.study.varies(key)]
     if len(keys) != 1:
         return None
-    values = [member.choices.get(keys[0]) for member in members]
+    values = [series.choices.get(keys[0]) for series in all_series]
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return keys[0], [float(v) for v in values if v is not None]
     lists = [v for v in values if isinstance(v, list) and _equal_numbers(v)]
@@ -213,10 +213,10 @@ def _probes(rows: Sequence[Stored]) -> list[Stored]:
     return [probe for row in rows for probe in row.get("diagnostics") or ()]
 
 
-def _at_last_probe(member: Member) -> dict[int, tuple[float, float | None]]:
+def _at_last_probe(series: Series) -> dict[int, tuple[float, float | None]]:
     """Measured variance and closed form of every block, means over seeds; of variances above zero."""
     blocks: dict[int, list[Stored]] = {}
-    for rows in member.rows:
+    for rows in series.rows:
         for probe in _probes(rows)[-1:]:
             for block in probe["blocks"]:
                 if block.get("variance"):

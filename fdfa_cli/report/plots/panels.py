@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fdfa_cli.report.plots.style import FAINT, INK, OVERLAID, look
+from fdfa_cli.report.plots.style import FAINT, INK, OVERLAID, line_style
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -55,14 +55,14 @@ def _overlaid(panels: dict[str, list[Line]], x: str, y: str, width: float, log_x
     sizes: dict[str, list[int]] = {}  # one look for a label in all panels
     for line in (line for several in panels.values() for line in several):
         sizes.setdefault(line.label, []).append(line.n)
-    looks = {label: look(i) for i, label in enumerate(sizes)}
+    styles = {label: line_style(i) for i, label in enumerate(sizes)}
     below = Legend.of([_counted(label, ns) for label, ns in sizes.items()], width)
     figure = canvas(width, 2.8 * rows + below.height)
     handles: dict[str, Artist] = {}
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, several) in zip(grid, panels.items(), strict=False):
         for line in several:
-            style = looks[line.label]
+            style = styles[line.label]
             if line.low:
                 axes.fill_between(line.x, line.low, line.high, color=style.color, alpha=0.13, linewidth=0)
             (handles[line.label],) = axes.plot(

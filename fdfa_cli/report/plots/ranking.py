@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
-from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import canvas
+from fdfa_cli.report.plots.plot_data import PlotData, Series
 from fdfa_cli.report.plots.style import COLORS, INK
 from fdfa_cli.stats import Mean
 from fdfa_cli.tables import Column
@@ -25,21 +25,21 @@ NEAR, STEP, HIGHEST = 0.012, 0.16, 0.4
 TEST = "test_accuracy"
 
 
-def ranking(material: Material, width: float) -> Picture:
+def ranking(plot_data: PlotData, width: float) -> Picture:
     """The metric at the end of training, a line a group and a panel a task."""
-    metric = _metric(material)
+    metric = _metric(plot_data)
     sign = 1 if metric.endswith("_loss") else -1
-    panels: dict[str, list[tuple[Member, Mean]]] = {}
-    for task, members in material.tasks.items():
-        found = [(member, mean) for member in members if (mean := member.group.figure(metric)) is not None]
+    panels: dict[str, list[tuple[Series, Mean]]] = {}
+    for task, all_series in plot_data.tasks.items():
+        found = [(series, mean) for series in all_series if (mean := series.group.figure(metric)) is not None]
         panels[task] = sorted(found, key=lambda pair: sign * pair[1].mean)
     panels = {task: ranked for task, ranked in panels.items() if len(ranked) > 1}
     if not panels:
         raise DoesNotApply("on no task are there two groups with completed runs")
     labels = {
         task: [
-            "\n".join(textwrap.wrap(f"{member.label} (n={mean.n})", int(width * 5.5)))
-            for member, mean in ranked[:MOST]
+            "\n".join(textwrap.wrap(f"{series.label} (n={mean.n})", int(width * 5.5)))
+            for series, mean in ranked[:MOST]
         ]
         for task, ranked in panels.items()
     }
@@ -47,16 +47,16 @@ def ranking(material: Material, width: float) -> Picture:
     figure = canvas(width, sum(heights) + 0.4 * len(panels))
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).flat
     for axes, (task, ranked) in zip(grid, panels.items(), strict=True):
-        _draw(axes, [(member, mean) for member, mean in ranked[:MOST]], labels[task], metric)
+        _draw(axes, [(series, mean) for series, mean in ranked[:MOST]], labels[task], metric)
         axes.set_title(task)
-    return Picture(figure, _caption(panels, material.facts.column(metric)))
+    return Picture(figure, _caption(panels, plot_data.catalog.column(metric)))
 
 
-def _draw(axes: Axes, ranked: Sequence[tuple[Member, Mean]], labels: Sequence[str], metric: str) -> None:
+def _draw(axes: Axes, ranked: Sequence[tuple[Series, Mean]], labels: Sequence[str], metric: str) -> None:
     unit = scale(metric)
     rows = [
-        [unit * v for run in member.group.completed if (v := run.record.summary.get(metric)) is not None]
-        for member, _ in ranked
+        [unit * v for run in series.group.completed if (v := run.record.summary.get(metric)) is not None]
+        for series, _ in ranked
     ]
     near = NEAR * (max(map(max, rows)) - min(map(min, rows)))
     for y, (known, (_, mean)) in enumerate(zip(rows, ranked, strict=True)):
@@ -90,18 +90,22 @@ def stacked(values: Sequence[float], near: float) -> list[float]:
     return [step * signed[levels[i]] for i in range(len(values))]
 
 
-def _metric(material: Material) -> str:
+def _metric(plot_data: PlotData) -> str:
     """What was asked for, else the test accuracy: a ranking reports and chooses nothing."""
-    there = {name for run in material.runs if run.status == "completed" for name in run.record.summary}
+    there = {name for run in plot_data.runs if run.status == "completed" for name in run.record.summary}
     metric = (
-        material.metric if material.metric in there else TEST if TEST in there else material.metric_at_end()
+        plot_data.metric
+        if plot_data.metric in there
+        else TEST
+        if TEST in there
+        else plot_data.metric_at_end()
     )
     if metric is None:
         raise DoesNotApply("no completed run has a metric")
     return metric
 
 
-def _caption(panels: dict[str, list[tuple[Member, Mean]]], column: Column) -> str:
+def _caption(panels: dict[str, list[tuple[Series, Mean]]], column: Column) -> str:
     means = [mean for ranked in panels.values() for _, mean in ranked]
     sentences = ["A circle is a run (equal ones are stacked), a diamond the mean"]
     if any(mean.half is not None for mean in means):
@@ -109,7 +113,7 @@ def _caption(panels: dict[str, list[tuple[Member, Mean]]], column: Column) -> st
     sentences[0] += "; the best mean is on top."
     for task, ranked in panels.items():
         best = column.show(ranked[0][1].mean)
-        alike = [member.name for member, mean in ranked if column.show(mean.mean) == best]
+        alike = [series.name for series, mean in ranked if column.show(mean.mean) == best]
         if len(alike) > 1:
             named = ", ".join(alike[:-1]) + f" and {alike[-1]}"
             sentences.append(f"{task}: {named} are equally good to the digits that tables show.")

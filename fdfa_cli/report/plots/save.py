@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from fdfa_cli.errors import UsageError
 from fdfa_cli.report.plots.base import DoesNotApply, Plot
-from fdfa_cli.report.plots.material import Material
+from fdfa_cli.report.plots.plot_data import PlotData
 from fdfa_cli.report.plots.style import house_style
 from fdfa_cli.storage import atomic_write, foreign_folder
 
@@ -21,7 +21,7 @@ WIDTH = 7.5
 FORMATS = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
-def save(material: Material, folder: Path, plots: tuple[Plot, ...]) -> list[str]:
+def save(plot_data: PlotData, folder: Path, plots: tuple[Plot, ...]) -> list[str]:
     """Draw into `folder`, one file a figure and format; returns a line on each figure.
 
     A figure that does not apply leaves no file, not even one of an earlier report. The same runs give the
@@ -34,7 +34,7 @@ def save(material: Material, folder: Path, plots: tuple[Plot, ...]) -> list[str]
             files = {format: folder / f"{plot.name}.{format}" for format in FORMATS}
             try:
                 with house_style():
-                    picture = plot.draw(material, WIDTH)
+                    picture = plot.draw(plot_data, WIDTH)
                     for format, file in files.items():
                         atomic_write(file, _writer(picture.figure, format))
             except DoesNotApply as reason:

@@ -37,7 +37,7 @@ OVERLAID = len(COLORS)
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How the series at some place of a legend is drawn."""
 
     color: str
@@ -49,9 +49,11 @@ class Look:
         return {"color": self.color, "linestyle": self.dashes, "marker": self.marker, "markersize": 3.5}
 
 
-def look(index: int) -> Look:
+def line_style(index: int) -> LineStyle:
     """Of the series at `index`, counted from 0."""
-    return Look(COLORS[index % len(COLORS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)])
+    return LineStyle(
+        COLORS[index % len(COLORS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)]
+    )
 
 
 def legible(text: str) -> str:

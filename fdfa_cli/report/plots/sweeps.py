@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from fdfa_cli.report.plots.axis import MOST_VALUES, Parameter
 from fdfa_cli.report.plots.base import DoesNotApply, Picture, phrase, scale
-from fdfa_cli.report.plots.material import Material, Member
 from fdfa_cli.report.plots.panels import MOST, Legend, canvas
-from fdfa_cli.report.plots.style import FAINT, INK, legible, look
+from fdfa_cli.report.plots.plot_data import PlotData, Series
+from fdfa_cli.report.plots.style import FAINT, INK, legible, line_style
 from fdfa_cli.report.varied import varying
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MOST_PAIRED = 4
 
 
 @dataclass(frozen=True)
-class Trial:
+class SweepPoint:
     """A configuration's values by key, and its mean over seeds in the unit of the axis."""
 
     values: dict[str, Any]
@@ -40,12 +40,12 @@ class Search:
 
     name: str
     keys: list[str]
-    trials: list[Trial]
+    trials: list[SweepPoint]
     sign: int
 
-    def best(self, cell_of: dict[str, Parameter]) -> dict[tuple[int, ...], Trial]:
+    def best(self, cell_of: dict[str, Parameter]) -> dict[tuple[int, ...], SweepPoint]:
         """The best trial of each cell of some parameters."""
-        found: dict[tuple[int, ...], Trial] = {}
+        found: dict[tuple[int, ...], SweepPoint] = {}
         for trial in self.trials:
             cell = tuple(parameter.cell(trial.values[key]) for key, parameter in cell_of.items())
             if cell not in found or self.sign * trial.score > self.sign * found[cell].score:
@@ -66,9 +66,9 @@ class Search:
         return Parameter(key, [trial.values[key] for trial in self.trials])
 
 
-def response(material: Material, width: float) -> Picture:
+def response(plot_data: PlotData, width: float) -> Picture:
     """The metric against each swept parameter: a dot a configuration, a line through the best."""
-    metric, searches = _searches(material)
+    metric, searches = _searches(plot_data)
     keys = list(dict.fromkeys(key for search in searches for key in search.keys))
     columns = max(1, min(len(keys), int(width // 3.0)))
     rows = math.ceil(len(keys) / columns)
@@ -80,7 +80,7 @@ def response(material: Material, width: float) -> Picture:
         tried = [search for search in searches if key in search.keys]
         axis = Parameter(key, [trial.values[key] for search in tried for trial in search.trials])
         for search in tried:
-            style = look(searches.index(search))
+            style = line_style(searches.index(search))
             axes.plot(
                 [axis.place(trial.values[key]) for trial in search.trials],
                 [trial.score for trial in search.trials],
@@ -105,12 +105,12 @@ def response(material: Material, width: float) -> Picture:
         "A dot is a configuration, its mean over seeds; the line joins the best of each value, or of each of "
         f"{MOST_VALUES} intervals where there are more values."
     )
-    return Picture(figure, f"{caption}{_left_out(material)}")
+    return Picture(figure, f"{caption}{_left_out(plot_data)}")
 
 
-def interaction(material: Material, width: float) -> Picture:
+def interaction(plot_data: PlotData, width: float) -> Picture:
     """The metric over pairs of swept parameters: in each cell its best configuration."""
-    metric, searches = _searches(material)
+    metric, searches = _searches(plot_data)
     panels = [(search, *pair) for search in searches for pair in _pairs(search)]
     if not panels:
         raise DoesNotApply("no two parameters were swept together")
@@ -138,7 +138,7 @@ def interaction(material: Material, width: float) -> Picture:
         caption += (
             f" Drawn are the {MOST_PAIRED} parameters that move the metric most, and {MOST} pairs at most."
         )
-    return Picture(figure, f"{caption}{_left_out(material)}")
+    return Picture(figure, f"{caption}{_left_out(plot_data)}")
 
 
 def _heat_map(axes: Axes, search: Search, x: str, y: str, ends: tuple[float, float], digits: str) -> Any:
@@ -171,7 +171,9 @@ def _heat_map(axes: Axes, search: Search, x: str, y: str, ends: tuple[float, flo
     highest = max(best.values(), key=lambda trial: search.sign * trial.score)
     for (i, j), trial in best.items():
         if digits.format(trial.score) == digits.format(highest.score):  # all that look equally good
-            frame = Rectangle((i - 0.5, j - 0.5), 1, 1, fill=False, edgecolor=look(2).color, linewidth=2.2)
+            frame = Rectangle(
+                (i - 0.5, j - 0.5), 1, 1, fill=False, edgecolor=line_style(2).color, linewidth=2.2
+            )
             axes.add_patch(frame)
             frame.set(clip_on=False, zorder=5)
     axes.set_xticks(range(width), across.cells, rotation=0 if width <= 5 else 90)
@@ -187,23 +189,23 @@ def _pairs(search: Search) -> list[tuple[str, str]]:
     return list(itertools.combinations(keys, 2))
 
 
-def _searches(material: Material) -> tuple[str, list[Search]]:
+def _searches(plot_data: PlotData) -> tuple[str, list[Search]]:
     """The metric, and what was swept, by task and rule; raises `DoesNotApply` where nothing was."""
-    metric = material.metric_at_end()
+    metric = plot_data.metric_at_end()
     if metric is None:
         raise DoesNotApply("no completed run has a metric")
     sign = -1 if metric.endswith("_loss") else 1
-    found: list[tuple[tuple[str, str, str], list[str], list[Trial]]] = []
-    for sweep in material.sweeps:
-        settings: dict[tuple[str, str], list[Member]] = {}
-        for member in sweep.members:
-            settings.setdefault((member.task, member.rule), []).append(member)
-        for (task, rule), members in settings.items():
-            keys = [key for key in varying([m.choices for m in members]) if sweep.study.varies(key)]
+    found: list[tuple[tuple[str, str, str], list[str], list[SweepPoint]]] = []
+    for sweep in plot_data.sweeps:
+        settings: dict[tuple[str, str], list[Series]] = {}
+        for series in sweep.all_series:
+            settings.setdefault((series.task, series.rule), []).append(series)
+        for (task, rule), all_series in settings.items():
+            keys = [key for key in varying([m.choices for m in all_series]) if sweep.study.varies(key)]
             trials = [
-                Trial({key: member.choices.get(key) for key in keys}, figure.mean * scale(metric))
-                for member in members
-                if (figure := member.group.figure(metric)) is not None
+                SweepPoint({key: series.choices.get(key) for key in keys}, figure.mean * scale(metric))
+                for series in all_series
+                if (figure := series.group.figure(metric)) is not None
             ]
             # Values that none of which was completed leave a parameter nothing to be drawn against.
             if keys := varying([trial.values for trial in trials]):
@@ -221,8 +223,8 @@ def _name(index: int, names: Sequence[tuple[str, str, str]]) -> str:
     return ": ".join([*several, rule])
 
 
-def _left_out(material: Material) -> str:
-    empty = sum(not member.group.completed for sweep in material.sweeps for member in sweep.members)
+def _left_out(plot_data: PlotData) -> str:
+    empty = sum(not series.group.completed for sweep in plot_data.sweeps for series in sweep.all_series)
     what = (
         "configuration without a completed run is"
         if empty == 1

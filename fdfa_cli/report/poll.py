@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fdfa_cli.errors import RunDamaged
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import select
 from fdfa_cli.storage import STATUSES, Run, by_identity, scan
@@ -23,14 +23,14 @@ Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look found: the facts of all runs, and those (`runs`) that the query selects.
+class PollResult:
+    """What one poll found: the catalog of all runs, and those (`runs`) that the query selects.
 
-    `changed` are the selected ones that were not there, or not the same, at the look before; `plans` what
+    `changed` are the selected ones that were not there, or not the same, at the poll before; `plans` what
     the sweeps and comparisons in some folders are to train.
     """
 
-    facts: Facts
+    catalog: Catalog
     runs: tuple[Run, ...]
     unreadable: tuple[RunDamaged, ...]
     changed: tuple[Run, ...]
@@ -39,7 +39,7 @@ class Look:
     @property
     def damaged(self) -> list[RunDamaged]:
         """What could not be read until now."""
-        return [*self.unreadable, *self.facts.damaged]
+        return [*self.unreadable, *self.catalog.damaged]
 
     def progress(self) -> list[str]:
         """A line for each sweep or comparison among the runs, and for the first runs that train."""
@@ -56,11 +56,11 @@ class Look:
         return [*lines, *running[:MOST_RUNNING], *more]
 
     def _epoch(self, run: Run) -> str:
-        epochs = self.facts.choices(run).get("training.epochs", "?")
+        epochs = self.catalog.choices(run).get("training.epochs", "?")
         return f"{run.name}  epoch {run.record.summary.get('epochs', 0):g} of {epochs}"
 
 
-class Follower:
+class RunPoller:
     """Looks at the runs under `paths` that `query` selects; with `wait`, the paths need not be there yet."""
 
     def __init__(self, paths: Sequence[Path], query: Query, wait: bool = False) -> None:
@@ -68,23 +68,23 @@ class Follower:
         self._runs: dict[Path, tuple[tuple[Stamp, ...], Run]] = {}
         self._before: dict[Path, tuple[tuple[Stamp, ...], Run]] = {}
         self._plans: dict[Path, tuple[Stamp, Announcement | None]] = {}
-        self._facts: Facts | None = None
+        self._catalog: Catalog | None = None
         self._shown: dict[Path, Run] = {}
 
-    def look(self) -> Look:
+    def poll(self) -> PollResult:
         """What is there now.
 
         Raises `UsageError` as `scan` and `select` do.
         """
         self._before, self._runs = self._runs, {}
         found = scan([p for p in self._paths if p.is_dir() or not self._wait], self._read)
-        self._facts = Facts(found.runs, self._facts)
-        runs = select(self._facts, self._query.where)
+        self._catalog = Catalog(found.runs, self._catalog)
+        runs = select(self._catalog, self._query.where)
         changed = tuple(run for run in runs if self._shown.get(run.path) is not run)
         self._shown = {run.path: run for run in runs}
         plans = {folder: self._plan(folder) for folder in {run.path.parent for run in found.runs}}
         known = {folder: plan for folder, plan in plans.items() if plan is not None}
-        return Look(self._facts, tuple(runs), tuple(found.damaged), changed, known)
+        return PollResult(self._catalog, tuple(runs), tuple(found.damaged), changed, known)
 
     def _read(self, folder: Path, names: set[str]) -> Run:
         """As `Run.read`; the run of the last look where neither its files nor its writer have changed."""

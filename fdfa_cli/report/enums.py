@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Rows(StrEnum):
+class RowKind(StrEnum):
     """What a row of a report is of."""
 
     runs = "runs"

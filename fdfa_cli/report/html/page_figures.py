@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fdfa_cli.report.html.svg import Sheet, inline
-from fdfa_cli.report.plots import PLOTS, DoesNotApply, Material
+from fdfa_cli.report.plots import PLOTS, DoesNotApply, PlotData
 from fdfa_cli.report.plots.style import house_style
 
 #: Inches, by the name of the class that shows it: a letter is then as large as the page's.
@@ -13,7 +13,7 @@ WIDTHS = {"wide": 10.0, "narrow": 4.0}
 
 
 @dataclass(frozen=True)
-class Figure:
+class PageFigure:
     """A plot under its title: an `svg` element by width, or `absent`, why there is none."""
 
     name: str
@@ -23,7 +23,7 @@ class Figure:
     absent: str = ""
 
 
-def figures(material: Material, sheet: Sheet) -> list[Figure]:
+def page_figures(plot_data: PlotData, sheet: Sheet) -> list[PageFigure]:
     """All plots; their styles go into `sheet`."""
     found = []
     for number, plot in enumerate(PLOTS):
@@ -31,11 +31,11 @@ def figures(material: Material, sheet: Sheet) -> list[Figure]:
         try:
             with house_style():
                 for name, width in WIDTHS.items():
-                    picture = plot.draw(material, width)
+                    picture = plot.draw(plot_data, width)
                     label = f"{plot.title}. {picture.caption}"
                     svgs[name] = inline(picture.figure, f"f{number}{name[0]}", sheet, label)
         except DoesNotApply as reason:
-            found.append(Figure(plot.name, plot.title, {}, "", str(reason)))
+            found.append(PageFigure(plot.name, plot.title, {}, "", str(reason)))
         else:
-            found.append(Figure(plot.name, plot.title, svgs, picture.caption))
+            found.append(PageFigure(plot.name, plot.title, svgs, picture.caption))
     return found

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from fdfa_cli.recipe.write import plain
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.groups import Group, group, without_tuning
 from fdfa_cli.report.plots.style import legible
 from fdfa_cli.report.query import Query
@@ -23,7 +23,7 @@ TASK = ("data", "network")
 
 
 @dataclass(frozen=True)
-class Member:
+class Series:
     """A group of runs of one `task` (data and network).
 
     `label` says how it differs from the other groups of the task, `key` from all; `rule` is that of its first
@@ -36,7 +36,7 @@ class Member:
     rule: str
     group: Group
     choices: dict[str, Any]
-    facts: Facts
+    catalog: Catalog
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Member:
     @cached_property
     def rows(self) -> tuple[list[dict[str, Any]], ...]:
         """The metrics of the completed runs that can be read, a row an epoch."""
-        return tuple(rows for run in self.group.completed if (rows := self.facts.rows(run)))
+        return tuple(rows for run in self.group.completed if (rows := self.catalog.rows(run)))
 
 
 @dataclass(frozen=True)
@@ -54,67 +54,67 @@ class Sweep:
     """The runs of one sweep that are drawn, by configuration: nothing but seeds differs within a member."""
 
     study: Study
-    members: list[Member]
+    all_series: list[Series]
 
 
 @dataclass(frozen=True)
-class Material:
+class PlotData:
     """Groups of `runs` by the names `by`, and the metric asked for.
 
     `apart` says which runs are not among them, and why.
     """
 
-    facts: Facts
+    catalog: Catalog
     runs: Sequence[Run]
     by: tuple[str, ...] = ()
     metric: str | None = None
     apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, facts: Facts, runs: Sequence[Run], query: Query) -> Self:
+    def of(cls, catalog: Catalog, runs: Sequence[Run], query: Query) -> Self:
         """What `query` asks to be drawn of `runs`."""
-        averaged, apart = without_tuning(facts, runs, query)
-        return cls(facts, averaged, query.by, next(iter(query.metrics), None), tuple(apart))
+        averaged, apart = without_tuning(catalog, runs, query)
+        return cls(catalog, averaged, query.by, next(iter(query.metrics), None), tuple(apart))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """By what groups are told apart: tasks, then what was asked for, else rule and swept choices."""
         wanted = self.by or ("rule", *self.swept)
-        split = [name for name in TASK if len({self.facts.get(run, name) for run in self.runs}) > 1]
+        split = [name for name in TASK if len({self.catalog.get(run, name) for run in self.runs}) > 1]
         return tuple(dict.fromkeys([*split, *wanted]))
 
     @cached_property
-    def members(self) -> list[Member]:
+    def all_series(self) -> list[Series]:
         """The groups."""
-        return self._members(self.names, self.runs)
+        return self._series_of(self.names, self.runs)
 
     @cached_property
     def sweeps(self) -> list[Sweep]:
         """Every sweep among the runs, each with what it trains and nothing else."""
         found = []
-        for study in self.facts.studies.values():
+        for study in self.catalog.studies.values():
             runs = [run for run in self.runs if study.trains(run)] if study.varied else []
             if runs:
-                names = (*TASK, "rule", *varied(self.facts, runs))
-                found.append(Sweep(study, self._members(names, runs)))
+                names = (*TASK, "rule", *varied(self.catalog, runs))
+                found.append(Sweep(study, self._series_of(names, runs)))
         return found
 
     @cached_property
-    def tasks(self) -> dict[str, list[Member]]:
+    def tasks(self) -> dict[str, list[Series]]:
         """The groups by their task."""
-        found: dict[str, list[Member]] = {}
-        for member in self.members:
-            found.setdefault(member.task, []).append(member)
+        found: dict[str, list[Series]] = {}
+        for series in self.all_series:
+            found.setdefault(series.task, []).append(series)
         return found
 
     @cached_property
     def swept(self) -> list[str]:
         """The keys of recipes that take several values under one rule on one task, or in one sweep."""
-        return varied(self.facts, self.runs)
+        return varied(self.catalog, self.runs)
 
     def metric_of_epochs(self) -> str | None:
         """What to draw against epochs: the metric, or the first of `FALLBACKS` that some row has."""
-        there = {key for member in self.members for rows in member.rows for row in rows for key in row}
+        there = {key for series in self.all_series for rows in series.rows for row in rows for key in row}
         return next((name for name in (self.metric, *FALLBACKS) if name in there), None)
 
     def metric_at_end(self) -> str | None:
@@ -122,12 +122,12 @@ class Material:
         there = {name for run in self.runs if run.status == "completed" for name in run.record.summary}
         return next((name for name in (self.metric, *FALLBACKS) if name in there), None)
 
-    def _members(self, names: tuple[str, ...], runs: Sequence[Run]) -> list[Member]:
-        groups = group(self.facts, runs, names)
+    def _series_of(self, names: tuple[str, ...], runs: Sequence[Run]) -> list[Series]:
+        groups = group(self.catalog, runs, names)
         tasks = [
-            legible(", ".join(str(self.facts.get(each.runs[0], name)) for name in TASK)) for each in groups
+            legible(", ".join(str(self.catalog.get(each.runs[0], name)) for name in TASK)) for each in groups
         ]
-        rules = [str(self.facts.get(each.runs[0], "rule")) for each in groups]
+        rules = [str(self.catalog.get(each.runs[0], "rule")) for each in groups]
         alone = Counter(task for task, _ in set(zip(tasks, rules, strict=True)))
         found = []
         for each, task, rule in zip(groups, tasks, rules, strict=True):
@@ -142,8 +142,10 @@ class Material:
                 if len({other.key[i] for other in alike}) > 1 or "rule" not in names
             ]
             label = ", ".join(([rule] if "rule" in names and (alone[task] > 1 or not parts) else []) + parts)
-            choices = self.facts.choices(each.runs[0])
-            found.append(Member(task, legible(label), f"{task}: {each.key}", rule, each, choices, self.facts))
+            choices = self.catalog.choices(each.runs[0])
+            found.append(
+                Series(task, legible(label), f"{task}: {each.key}", rule, each, choices, self.catalog)
+            )
         return found
 
 

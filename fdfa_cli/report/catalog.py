@@ -45,13 +45,13 @@ class _Known:
     damaged: list[RunDamaged] = field(default_factory=list)
 
 
-class Facts:
+class Catalog:
     """What is known of some `runs`; files that cannot be read on the way are kept in `damaged`.
 
     With `before`, what that already knew of the same runs is not read again.
     """
 
-    def __init__(self, runs: Sequence[Run], before: Facts | None = None) -> None:
+    def __init__(self, runs: Sequence[Run], before: Catalog | None = None) -> None:
         self.runs = runs
         self._known: dict[Run, _Known] = {}
         if before is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fdfa_cli.printable import printable, printable_lines
-from fdfa_cli.report.facts import Facts
+from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.html.grid import Detail, Grid, grid
 from fdfa_cli.report.html.reproduce import blocks, command, line, shown
 from fdfa_cli.report.query import Query
@@ -24,21 +24,21 @@ ORIGIN = {
 }  # fmt: skip
 
 
-def listing(facts: Facts, runs: Sequence[Run], query: Query) -> Grid:
+def runs_grid(catalog: Catalog, runs: Sequence[Run], query: Query) -> Grid:
     """A row a run; what was asked of all alike is left out, unless columns were asked for."""
-    runs = ordered(runs, query.sort, facts.get)
-    table = runs_table(facts, runs, replace(query, sort=()))
+    runs = ordered(runs, query.sort, catalog.get)
+    table = runs_table(catalog, runs, replace(query, sort=()))
     if not query.columns:
         shared = {column.name for column in _shared(table)}
         table = table.keep([i for i, column in enumerate(table.columns) if column.name not in shared])
-    details = [Detail(printable(run.name), _facts(facts, run), blocks(facts, [run])) for run in runs]
+    details = [Detail(printable(run.name), _facts(catalog, run), blocks(catalog, [run])) for run in runs]
     return grid("runs", "Runs", replace(table, notes=()), details, [run.status for run in runs])
 
 
-def shared(facts: Facts, runs: Sequence[Run]) -> list[tuple[str, str]]:
+def shared(catalog: Catalog, runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What was asked of all runs alike, as title and value."""
-    table = runs_table(facts, runs, Query())
-    return [(c.title, c.show(facts.get(runs[0], c.name))) for c in _shared(table)]
+    table = runs_table(catalog, runs, Query())
+    return [(c.title, c.show(catalog.get(runs[0], c.name))) for c in _shared(table)]
 
 
 def troubles(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
@@ -50,7 +50,7 @@ def troubles(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     ]
 
 
-def origins(runs: Sequence[Run]) -> Grid:
+def origins_grid(runs: Sequence[Run]) -> Grid:
     """A row for each set of versions, machine and settings that wrote runs, the last of every run."""
     counts = Counter(tuple(_origin(run).values()) for run in runs)
     columns = [*(Column(key, title) for key, title in ORIGIN.items()), Column("runs", "runs", "count")]
@@ -72,12 +72,12 @@ def _shared(table: Table) -> list[Column]:
     ]
 
 
-def _facts(facts: Facts, run: Run) -> list[tuple[str, str]]:
+def _facts(catalog: Catalog, run: Run) -> list[tuple[str, str]]:
     known: list[tuple[str, str]] = [("status", run.status)]
     if run.record.error:
         known.append(("error", printable_lines(run.record.error)))
     for column in DETAILS:
-        value = facts.get(run, column.name)
+        value = catalog.get(run, column.name)
         if value is not None and column.name != "error":
             known.append((column.heading, column.show(value)))
     return known + [
