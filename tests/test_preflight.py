@@ -10,6 +10,7 @@ import pytest
 
 from fdfa_cli.cli import run
 from fdfa_cli.data.digits import Digits
+from fdfa_cli.network.kernels import VARIABLE
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.registry import LARGEST
 
@@ -164,3 +165,15 @@ def test_a_comparison_needs_a_test_or_a_validation_set(
     assert not list(tmp_path.iterdir())
     assert run([*words, data % ""]) == 0
     assert "validation accuracy" in capsys.readouterr().out
+
+
+# --- the environment -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["train digits/mlp", "sweep digits/sweep"])
+def test_kernels_that_there_are_not(fast_kernels, monkeypatch, tmp_path, capsys, command):
+    """They are refused before a run is made, not trial by trial."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, "slow")
+    assert "FDFA_KERNELS must be fast or reference, not 'slow'" in refused(capsys, command)
+    assert not [*Path("results").rglob("run.json")]

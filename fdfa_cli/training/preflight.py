@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from fdfa_cli.data.base import Counts
 from fdfa_cli.errors import DataNotFound, UsageError
+from fdfa_cli.network.kernels import kernels
 from fdfa_cli.recipe.resolve import check_batches
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.storage.run import is_folder
@@ -47,8 +48,10 @@ def require(
 
     `at_once` of them run at a time, each in a process of its own; one alone runs in this process, which has
     torch. With `ignore`, memory and room that are too small are no reason to stop.
-    Raises `UsageError` where a batch cannot be made, and where memory or room are too small.
+    Raises `UsageError` where a batch cannot be made, where memory or room are too small, and where the
+    environment names kernels that there are not.
     """
+    kernels()
     counts: dict[str, Counts | None] = {}
     found: dict[object, Footprint] = {}
     needs = []
