@@ -108,7 +108,7 @@ def train(
         else:
             raise UsageError("give a RECIPE (see `fdfa recipe list`), or --resume RUN")
         accuracy = run.summary.get("test_accuracy")
-        log.info("no test accuracy" if accuracy is None else f"test accuracy {accuracy:.2%}")
+        log.info("no test set" if accuracy is None else f"test accuracy {accuracy:.2%}")
 
 
 def _require_alone(
