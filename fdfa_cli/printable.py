@@ -1,4 +1,4 @@
-"""Text of users and files made safe to print: no character of it acts on a terminal."""
+"""Text that is printed: a count with its noun, and text of users in which no character acts on a terminal."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """`text` with its line breaks, and every other control character as an escape."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 run", "2 runs"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

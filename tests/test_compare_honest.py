@@ -108,7 +108,7 @@ def test_how_much_is_trained_is_said_in_whole_words(tmp_path, capsys):
     small = ["data.limit=64", "network.hidden=[4]", "training.epochs=1", "--results", str(tmp_path)]
     for rules, said in (
         ("bp", "digits/mlp: training 1 trial\n"),
-        ("bp,dfa,fa", "digits/mlp: training 2 of 3 trials (1 have ended)\n"),
+        ("bp,dfa,fa", "digits/mlp: training 2 of 3 trials (1 has ended)\n"),
     ):
         assert cli.run(["compare", "digits/mlp", "--rules", rules, "--seeds", "1", *small]) == 0
         assert said in capsys.readouterr().err

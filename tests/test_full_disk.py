@@ -228,7 +228,7 @@ def test_trials_that_failed_are_said_to_be_left_out(tmp_path, capsys):
         run.update("failed", "a test")
     assert swept(file, tmp_path) == 1
     said = capsys.readouterr().err
-    assert said.endswith("1 trial failed, and is not trained again without --retry-failed\n")
+    assert said.endswith("1 trial failed; with --retry-failed it trains again\n")
     assert swept(file, tmp_path, "--retry-failed") == 0
     compared = ["compare", "digits/mlp", "--rules", "bp", "--seeds", "1", "training.epochs=1"]
     compared += ["network.hidden=[8]", "training.device=cpu", "--results", str(tmp_path / "compared")]
@@ -238,7 +238,7 @@ def test_trials_that_failed_are_said_to_be_left_out(tmp_path, capsys):
         run.update("failed", "a test")
     capsys.readouterr()
     assert fdfa(compared) == 1
-    assert "1 trial failed, and is not trained again without --retry-failed\n" in capsys.readouterr().err
+    assert "1 trial failed; with --retry-failed it trains again\n" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------------- reports

@@ -238,13 +238,13 @@ def test_a_dry_run_shows_what_is_known(tmp_path, capsys):
     assert fdfa([*command, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 6 + 2 + 1
-    assert "4 more configurations follow, suggested in rounds" in lines[-2]
+    assert "4 more configurations will be suggested" in lines[-2]
     assert fdfa([*command, "sweep.trials=4"]) == 0
     capsys.readouterr()
     assert fdfa([*command, "--dry-run"]) == 0  # the second round is one trial further, and not yet at its end
     known = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in known[1:11]] == ["completed"] * 8 + ["new"] * 2
-    assert "2 more configurations follow" in known[-2]
+    assert "2 more configurations will be suggested" in known[-2]
 
 
 MALFORMED = {

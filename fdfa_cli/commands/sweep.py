@@ -113,14 +113,17 @@ def execution(engine: EngineOptions, quiet: bool, fail_fast: bool, retry_failed:
 
 def end(statuses: Counter[str]) -> None:
     """End the command with exit code 1 where a trial failed or diverged; says what becomes of failed ones."""
+    from fdfa_cli.printable import counted
+
     if failed := statuses["failed"]:
-        trials = "1 trial failed, and is" if failed == 1 else f"{failed} trials failed, and are"
-        typer.echo(f"{trials} not trained again without --retry-failed", err=True)
+        again = "it trains" if failed == 1 else "they train"
+        typer.echo(f"{counted(failed, 'trial')} failed; with --retry-failed {again} again", err=True)
     if failed or statuses["diverged"]:
         raise typer.Exit(1)
 
 
 def _print_trials(result: SweepResult) -> None:
+    from fdfa_cli.printable import counted
     from fdfa_cli.recipe.write import plain
     from fdfa_cli.report.console import show
     from fdfa_cli.tables import Column, Table
@@ -134,8 +137,8 @@ def _print_trials(result: SweepResult) -> None:
             status = "new" if run is None else run.status
             rows.append((str(len(rows) + 1), *values, str(trial.seed), trial.identity, status))
     left = result.plan.left
-    more = "1 more configuration follows" if left == 1 else f"{left} more configurations follow"
-    notes = [f"{more}, suggested in rounds from the results of those before"] if left else []
+    more = f"{counted(left, 'more configuration')} will be suggested from the results of those before"
+    notes = [more] if left else []
     show(Table(tuple(Column(title, title) for title in titles), tuple(rows), tuple(notes)))
 
 

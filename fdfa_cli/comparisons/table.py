@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fdfa_cli.comparisons.result import METRICS, ComparisonResult, RuleResult
 from fdfa_cli.comparisons.tuning import METRIC, TUNED, Tuning
+from fdfa_cli.printable import counted
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import plain
 from fdfa_cli.stats import (
@@ -216,10 +217,9 @@ def _accuracy_notes(result: ComparisonResult) -> Iterator[str]:
     if any(counts) and min(counts) < FEWEST:
         yield f"no interval and no p below {FEWEST} runs: these are too few to estimate how much runs vary"
     if tested := sum(found.p_holm is not None for found in result.rules):
-        tests = "1 test" if tested == 1 else f"{tested} tests"
         yield (
-            f"p: paired t test against {baseline}, Holm-adjusted for {tests}; a large p is no evidence "
-            "of a difference, and no evidence that there is none"
+            f"p: paired t test against {baseline}, Holm-adjusted for {counted(tested, 'test')}; a large p is "
+            "no evidence of a difference, and no evidence that there is none"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fdfa_cli.printable import counted
 from fdfa_cli.recipe.sweep import METRICS
 from fdfa_cli.recipe.write import plain
 from fdfa_cli.stats import FEWEST
@@ -71,8 +72,8 @@ def as_json(result: SweepResult) -> dict[str, Any]:
 def _notes(result: SweepResult) -> list[str]:
     total = result.statuses
     parts = ", ".join(f"{total[status]} {status}" for status in (*STATUSES, "missing") if total[status])
-    configurations = _counted(len(result.ranking), "configuration")
-    notes = [f"{configurations}, {_counted(total.total(), 'trial')}: {parts}"]
+    configurations = counted(len(result.ranking), "configuration")
+    notes = [f"{configurations}, {counted(total.total(), 'trial')}: {parts}"]
     seeds = len(result.plan.seeds)
     if seeds < FEWEST:
         notes.append(f"no intervals: they need at least {FEWEST} seeds, and this sweep has {seeds}")
@@ -84,7 +85,3 @@ def _notes(result: SweepResult) -> list[str]:
         metric = result.plan.sweep.metric.replace("_", " ")
         notes.append(f"{listed} tie for the best {metric}; {numbers[0]}, the first of them, is the winner")
     return notes
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from typing_extensions import override
 
 from fdfa_cli.output import shows_bars
-from fdfa_cli.printable import printable
+from fdfa_cli.printable import counted, printable
 from fdfa_cli.storage import STATUSES
 from fdfa_cli.trials.engines.base import Outcome
 
@@ -184,12 +184,11 @@ def for_terminal(quiet: bool) -> Progress:
 def describe_begin(tally: Tally, jobs: int, workers: int, until: int | None) -> str:
     """The line that says what is about to train."""
     title = f"{tally.title}: " if tally.title else ""
-    some = f"{jobs} of {tally.total}" if jobs < tally.total else str(jobs)
-    trials = "trial" if tally.total == 1 else "trials"
-    done = f" ({tally.done} have ended)" if tally.done else ""
+    some = f"{jobs} of " if jobs < tally.total else ""
+    done = f" ({tally.done} {'has' if tally.done == 1 else 'have'} ended)" if tally.done else ""
     target = f" up to epoch {until}" if until else ""
     together = f", {min(jobs, workers)} at a time" if min(jobs, workers) > 1 else ""
-    return printable(f"{title}training {some} {trials}{done}{target}{together}")
+    return printable(f"{title}training {some}{counted(tally.total, 'trial')}{done}{target}{together}")
 
 
 def describe_end(tally: Tally, name: str, outcome: Outcome, figures: str) -> str:
