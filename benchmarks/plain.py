@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fdfa_cli.__main__ import prepare  # isort: skip
+from fdfa_cli.__main__ import set_thread_waiting  # isort: skip
 
-prepare()  # before torch is loaded, which reads how its idle threads wait: the same for both sides
+set_thread_waiting()  # before torch is loaded, which reads it then; the same for both sides
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

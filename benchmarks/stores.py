@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fdfa_cli.comparisons.plan import plan_comparison
 from fdfa_cli.document.load import Place, load
-from fdfa_cli.recipe.library import find
 from fdfa_cli.recipe.overrides import assign
+from fdfa_cli.recipe.shipped import find
 from fdfa_cli.recipe.write import dump, facts
 from fdfa_cli.storage import Run
 from fdfa_cli.trials.runner import folder_of

@@ -25,12 +25,11 @@ from trainings import resumed, stopped, trained
 from fdfa_cli import machine
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.diagnostics import blocks
-from fdfa_cli.diagnostics import figures as figures_of
-from fdfa_cli.diagnostics.figures import Moments, dead, spread
-from fdfa_cli.diagnostics.meters import Scales
-from fdfa_cli.diagnostics.moment import Moment, moments
+from fdfa_cli.diagnostics.meters import MemoryMeter
+from fdfa_cli.diagnostics.metrics import RunningMoments, dead, spread
 from fdfa_cli.diagnostics.probe import Probe
-from fdfa_cli.diagnostics.watch import Record, watched
+from fdfa_cli.diagnostics.recorder import Recording, recorded
+from fdfa_cli.diagnostics.snapshot import Snapshot, running_moments
 from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Linear, Mode, ModuleLayer
 from fdfa_cli.network.losses import LOSSES, Batch
@@ -56,10 +55,10 @@ def rule_of(name: str, **options: Any) -> Rule:
     return RULES.get(name)(**options)
 
 
-def moment_of(rule: Rule, network: Network, step: Step) -> Moment:
+def snapshot_of(rule: Rule, network: Network, step: Step) -> Snapshot:
     mode = Mode(True, step.buffers, step.noise)
     batch = Batch(step.x, step.labels, mode, LOSSES["cross_entropy"])
-    return Moment(rule, network, step.params, step.state, batch, step=0)
+    return Snapshot(rule, network, step.params, step.state, batch, step=0)
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -94,15 +93,15 @@ class Autograd:
         return torch.cat([self.params[name].grad.flatten() for name in network.blocks[l].parameters()])
 
 
-# --- figures ---------------------------------------------------------------------------------------------
+# --- metrics ---------------------------------------------------------------------------------------------
 
 
 @NETWORKS
 def test_alignment_of_direct_feedback_equals_autograd(network):
     step = draw(rule_of("dfa"), network)
-    moment = moment_of(rule_of("dfa"), network, step)
-    true, exact = moment.exact()
-    found = blocks.alignments(moment, {}, true, exact)
+    snapshot = snapshot_of(rule_of("dfa"), network, step)
+    true, exact = snapshot.exact()
+    found = blocks.alignments(snapshot, {}, true, exact)
     reference = Autograd(network, step)
     error = (reference.logits.softmax(1) - torch.eye(CLASSES)[step.labels].double()).detach() / len(step.x)
     for l in range(len(network.blocks)):
@@ -128,8 +127,8 @@ def test_alignment_of_direct_feedback_equals_autograd(network):
 @NETWORKS
 def test_backprop_is_aligned_with_itself(network):
     step = draw(rule_of("bp"), network)
-    moment = moment_of(rule_of("bp"), network, step)
-    for found in blocks.alignments(moment, {}, *moment.exact()).values():
+    snapshot = snapshot_of(rule_of("bp"), network, step)
+    for found in blocks.alignments(snapshot, {}, *snapshot.exact()).values():
         for name in ("signal", "weight"):
             assert found[f"{name}_cosine"] == pytest.approx(1, abs=1e-12)
             assert found[f"{name}_norm_ratio"] == pytest.approx(1, abs=1e-12)
@@ -139,8 +138,8 @@ def test_signal_before_the_activation_is_compared_there():
     """fg-a: D_l[b] = g_b u_l[b]/B with g_b = Σ_l ∇z_l[b]·u_l[b], from autograd's gradients."""
     rule = rule_of("fg-a")
     step = draw(rule, PLAIN)
-    moment = moment_of(rule, PLAIN, step)
-    found = blocks.alignments(moment, step.perturbations, *moment.exact())
+    snapshot = snapshot_of(rule, PLAIN, step)
+    found = blocks.alignments(snapshot, step.perturbations, *snapshot.exact())
     reference = Autograd(PLAIN, step)
     u = [step.perturbations[f"u.{l}"][0] * (z > 0) for l, z in enumerate(reference.z)]
     slopes = sum((z.grad * v).sum(1) for z, v in zip(reference.z, u, strict=True))
@@ -154,8 +153,8 @@ def test_what_is_not_defined_is_absent(name):
     """fg-w brings no signal, `shallow` nothing at all, and ff's is of other samples."""
     rule = rule_of(name)
     step = draw(rule, PLAIN)
-    moment = moment_of(rule, PLAIN, step)
-    for found in blocks.alignments(moment, step.perturbations, *moment.exact()).values():
+    snapshot = snapshot_of(rule, PLAIN, step)
+    for found in blocks.alignments(snapshot, step.perturbations, *snapshot.exact()).values():
         assert not any(key.startswith("signal") for key in found)
         assert ("weight_cosine" in found) == (name != "shallow")
 
@@ -195,7 +194,7 @@ def own_jacobians(network: Network, step: Step) -> list[Tensor]:
 @NETWORKS
 def test_feedback_is_compared_with_the_mean_own_jacobian(network):
     step = draw(rule_of("fdfa"), network)
-    found = blocks.feedbacks(moment_of(rule_of("fdfa"), network, step))
+    found = blocks.feedbacks(snapshot_of(rule_of("fdfa"), network, step))
     for l, j in enumerate(own_jacobians(network, step)):
         feedback, mean = step.state[f"feedback.{l}"].flatten(1), j.mean(0)
         spread = (j - mean).square().sum() / j.square().sum()
@@ -219,7 +218,7 @@ def test_without_batch_norm_own_jacobians_are_those_of_the_statistics_tests():
 def test_feedback_of_patches_stands_at_each_of_their_positions():
     rule = rule_of("fdfa-s", share=(2, 2))
     step = draw(rule, IMAGES)
-    direct = rule.direct_feedback(moment_of(rule, IMAGES, step).seen())
+    direct = rule.direct_feedback(snapshot_of(rule, IMAGES, step).seen())
     shapes = IMAGES.block_shapes
     assert [f.shape for f in direct.values()] == [(CLASSES, math.prod(shape)) for shape in shapes]
     coarse = step.state["feedback.0"].view(CLASSES, 2, 2, 2)  # a 3×3 image in patches of 2
@@ -230,7 +229,7 @@ def test_a_wrapped_module_has_no_own_jacobian():
     module = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6)).double()
     network = Network.of((4,), CLASSES, [[ModuleLayer(module)]], [Linear(6, CLASSES)])
     step = draw(rule_of("fdfa"), network)
-    assert blocks.feedbacks(moment_of(rule_of("fdfa"), network, step)) == {}
+    assert blocks.feedbacks(snapshot_of(rule_of("fdfa"), network, step)) == {}
 
 
 @pytest.mark.parametrize("name", ["fa", "usf", "brsf", "frsf", "kp", "wm"])
@@ -238,7 +237,7 @@ def test_weight_alignment_is_of_the_matrix_that_brings_the_signal(name):
     """The cosine between W_{l+1} and what stands in for it on the way down to block l."""
     rule = rule_of(name)
     step = draw(rule, PLAIN)
-    found = blocks.weight_alignments(moment_of(rule, PLAIN, step), step.perturbations)
+    found = blocks.weight_alignments(snapshot_of(rule, PLAIN, step), step.perturbations)
     for l, weight in enumerate(("2.linear.weight", "out.linear.weight")):
         w, drawn = step.params[weight], {**step.state, **step.perturbations}
         if name == "usf":
@@ -248,7 +247,7 @@ def test_weight_alignment_is_of_the_matrix_that_brings_the_signal(name):
         else:
             stands_in = drawn[f"feedback.{weight}"]
         assert found[l]["weight_alignment"] == pytest.approx(cosine(stands_in, w))
-    assert blocks.weight_alignments(moment_of(rule_of("dfa"), PLAIN, draw(rule_of("dfa"), PLAIN)), {}) == {}
+    assert blocks.weight_alignments(snapshot_of(rule_of("dfa"), PLAIN, draw(rule_of("dfa"), PLAIN)), {}) == {}
 
 
 @NETWORKS
@@ -257,8 +256,8 @@ def test_activity_norms_and_dead_units(network):
     name = next(n for n in step.params if n.startswith("1.") and n.endswith("bias"))
     name = "1.norm.bias" if "1.norm.bias" in step.params else name
     step.params[name][0] = -1e3  # the first unit or channel never fires
-    moment = moment_of(rule_of("bp"), network, step)
-    found = blocks.activity(moment, *moment.exact())
+    snapshot = snapshot_of(rule_of("bp"), network, step)
+    found = blocks.activity(snapshot, *snapshot.exact())
     reference = Autograd(network, step)
     for l, h in enumerate(reference.h):
         assert found[l]["activation_norm"] == pytest.approx(
@@ -273,9 +272,9 @@ def test_activity_norms_and_dead_units(network):
 
 def test_a_cosine_of_what_is_not_finite_or_zero_is_none():
     one, other = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
-    assert figures_of.cosine(one, other) == pytest.approx(1)
+    assert metrics.cosine(one, other) == pytest.approx(1)
     for bad in ([0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]):
-        assert figures_of.cosine(one, torch.tensor(bad)) is None
+        assert metrics.cosine(one, torch.tensor(bad)) is None
 
 
 # --- bias and variance -----------------------------------------------------------------------------------
@@ -283,7 +282,7 @@ def test_a_cosine_of_what_is_not_finite_or_zero_is_none():
 
 def test_moments_are_those_of_the_whole_sample():
     vectors = torch.randn(11, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 3
-    seen = Moments(half=5)
+    seen = RunningMoments(half=5)
     for vector in vectors:
         seen.add(vector)
     assert seen.variance() == pytest.approx(vectors.var(0).sum().item())
@@ -300,7 +299,7 @@ def test_bias_and_noise_of_an_estimate_with_known_ones():
     generator = torch.Generator().manual_seed(0)
     true, shift = (torch.randn(40, dtype=torch.float64, generator=generator) for _ in range(2))
     shift *= 0.3 * true.norm() / shift.norm()
-    seen = Moments(half=10_000)
+    seen = RunningMoments(half=10_000)
     for _ in range(20_000):
         seen.add(true + shift + torch.randn(40, dtype=torch.float64, generator=generator))
     found = spread(seen, true)
@@ -314,10 +313,10 @@ def test_bias_and_noise_of_an_estimate_with_known_ones():
 def test_a_rule_without_chance_has_no_variance_and_its_whole_error_is_bias():
     rule = rule_of("dfa")
     step = draw(rule, PLAIN)
-    moment = moment_of(rule, PLAIN, step)
-    true, _ = moment.exact()
-    grads = moment.update({}).grads
-    for l, (seen, exact) in moments([grads, grads], 8, moment, true).items():
+    snapshot = snapshot_of(rule, PLAIN, step)
+    true, _ = snapshot.exact()
+    grads = snapshot.update({}).grads
+    for l, (seen, exact) in running_moments([grads, grads], 8, snapshot, true).items():
         estimate = torch.cat([grads[name].flatten() for name in PLAIN.blocks[l].parameters()])
         found = spread(seen, exact)
         assert found["variance"] == 0
@@ -337,7 +336,7 @@ def test_a_rule_without_chance_has_no_variance_and_its_whole_error_is_bias():
 def test_closed_form_of_the_gradients_variance(name, options, network):
     rule = rule_of(name, **options)
     step = draw(rule, network)
-    expected = moment_of(rule, network, step).gradient_variance()
+    expected = snapshot_of(rule, network, step).gradient_variance()
     assert len(expected) == len(network.blocks)
     many = take_many(rule, network, step, 20_000).grads
     for l, block in enumerate(network.blocks):
@@ -361,7 +360,7 @@ def test_closed_form_of_the_variance_under_averaged_feedback(options):
         for name, grad in moved.items():  # of F − Ĵ at the step's own F; each chain has another
             state[name] -= rate * (grad - step.state[name] + state[name])
     many = torch.func.vmap(lambda f: take(rule, PLAIN, replace(step, state=f)).grads)(state)
-    for l, variance in moment_of(rule, PLAIN, step).gradient_variance().items():
+    for l, variance in snapshot_of(rule, PLAIN, step).gradient_variance().items():
         measured = sum(many[n].flatten(1).var(0).sum().item() for n in PLAIN.blocks[l].parameters())
         assert measured == pytest.approx(variance, rel=0.1)
 
@@ -378,7 +377,7 @@ def test_closed_form_of_the_variance_under_averaged_feedback(options):
 )
 def test_no_closed_form_where_none_is_known(name, options, network):
     rule = rule_of(name, **options)
-    assert moment_of(rule, network, draw(rule, network)).gradient_variance() == {}
+    assert snapshot_of(rule, network, draw(rule, network)).gradient_variance() == {}
 
 
 # --- watching --------------------------------------------------------------------------------------------
@@ -389,7 +388,7 @@ def test_no_closed_form_where_none_is_known(name, options, network):
 def test_a_watched_network_computes_the_same_bits(name, network):
     rule = rule_of(name)
     step = draw(rule, network)
-    plain, seen = take(rule, network, step), take(rule, watched(network, Record()), step)
+    plain, seen = take(rule, network, step), take(rule, recorded(network, Recording()), step)
     for mine, theirs in zip(seen.trees.values(), plain.trees.values(), strict=True):
         if isinstance(theirs, Tensor):
             assert torch.equal(mine, theirs)
@@ -400,19 +399,19 @@ def test_a_watched_network_computes_the_same_bits(name, network):
 
 
 def test_bytes_are_those_alive_together():
-    scales = Scales()
+    meter = MemoryMeter()
     kept = torch.zeros(100)
-    with scales.weighing():
-        scales.enter("forward")
+    with meter.tracking():
+        meter.enter("forward")
         a = kept + 1  # 400 bytes
         b = a.view(10, 10) * 2  # 400 more; a view is none
         del a
-        scales.enter("update")
+        meter.enter("update")
         c = b.t() + kept.view(10, 10)
-        scales.enter(None)
+        meter.enter(None)
         del b, c
         _ = kept.repeat(100)  # counts for nothing
-    assert scales.peaks == {"forward": 800, "update": 800}
+    assert meter.peaks == {"forward": 800, "update": 800}
 
 
 # --- in a training ---------------------------------------------------------------------------------------

@@ -367,9 +367,9 @@ def test_the_quick_reader_reads_as_the_strict_one(text):
 
 
 def test_the_quick_reader_reads_every_shipped_recipe_as_it_is_stored():
-    from fdfa_cli.recipe.library import shipped
+    from fdfa_cli.recipe.shipped import shipped_recipes
 
-    for name in shipped():
+    for name in shipped_recipes():
         text = dump(read(name).recipe.single())
         assert len(text) < MAX_BYTES
         assert yaml12.quick(text) == parse(text.encode(), name).tree, name

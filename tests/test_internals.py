@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.data import data_root
-from fdfa_cli.diagnostics.meters import Scales
+from fdfa_cli.diagnostics.meters import MemoryMeter
 from fdfa_cli.internals import private, recording_mode, transformed
 from fdfa_cli.network.kernels import matmul, nnpack
 from fdfa_cli.network.kernels.layout import channels_last
@@ -238,13 +238,13 @@ def test_stacked_steps_come_to_the_same_digits_unrecorded(lose, monkeypatch, pat
             assert torch.equal(value, other.params[name]), name
 
 
-def test_a_probe_weighs_nothing_where_torch_shows_nothing(lose):
+def test_a_probe_measures_no_memory_where_torch_shows_nothing(lose):
     from fdfa_cli.diagnostics import meters
 
     lose("utils._python_dispatch")
     meters._dispatch_mode.cache_clear()
-    with Scales().weighing() as weighed:
-        assert not weighed
+    with MemoryMeter().tracking() as tracked:
+        assert not tracked
     meters._dispatch_mode.cache_clear()
 
 

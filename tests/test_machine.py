@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fdfa_cli import machine
-from fdfa_cli.diagnostics import figures
+from fdfa_cli.diagnostics import metrics
 from fdfa_cli.errors import Unsupported, UsageError
 from fdfa_cli.recipe.schema import Training
 from fdfa_cli.training import allocator, device, total
@@ -239,9 +239,9 @@ def test_pairs_do_not_hide_what_is_not_finite(monkeypatch, value):
     assert not pair.isfinite().all()
 
 
-def test_figures_of_apple_s_tensors_are_found_on_the_cpu():
+def test_metrics_of_apple_s_tensors_are_computed_on_the_cpu():
     """Where float64 is; the tensors here are elsewhere too, on a device without numbers."""
     moved = []
     tensor = SimpleNamespace(device=torch.device("mps"), cpu=lambda: moved.append(True) or torch.ones(3))
-    assert figures.norm(tensor) == pytest.approx(3**0.5)  # type: ignore[arg-type]
+    assert metrics.norm(tensor) == pytest.approx(3**0.5)  # type: ignore[arg-type]
     assert moved == [True]

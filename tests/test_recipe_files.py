@@ -18,8 +18,8 @@ from test_recipe import FILE, SCALARS, recipe, resolved
 from fdfa_cli.cli import run
 from fdfa_cli.document.load import Document, parse
 from fdfa_cli.errors import RecipeError, UnknownName, UsageError
-from fdfa_cli.recipe import library
-from fdfa_cli.recipe.editor import json_schema
+from fdfa_cli.recipe import shipped
+from fdfa_cli.recipe.json_schema import json_schema
 from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.schema import EXECUTION_FIELDS, OPTIONAL, Training
 from fdfa_cli.recipe.write import dump, identity
@@ -27,7 +27,7 @@ from fdfa_cli.rules.base import RULES
 
 # ------------------------------------------------------------------------------------------ writing
 
-SHIPPED = sorted(library.shipped())
+SHIPPED = sorted(shipped.shipped_recipes())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -126,7 +126,7 @@ def test_schema_is_valid_and_complete(validator: Draft202012Validator) -> None:
     assert all(o["description"] for o in objects)
 
 
-@pytest.mark.parametrize("text", [*(library.shipped()[n].read_text() for n in SHIPPED), GOOD, FILE])
+@pytest.mark.parametrize("text", [*(shipped.shipped_recipes()[n].read_text() for n in SHIPPED), GOOD, FILE])
 def test_schema_accepts_what_the_loader_accepts(text: str, validator: Draft202012Validator) -> None:
     loaded = resolved(text)
     validator.validate(parse(text.encode(), "r.yaml").tree)
@@ -176,8 +176,8 @@ def test_the_promised_recipes_are_shipped_and_say_what_they_are() -> None:
         "digits/fdfa", "digits/mlp", "mnist/mlp", "mnist/cnn", "cifar10/mlp", "cifar10/cnn",
         "cifar100/alexnet", "tiny_imagenet/alexnet",
     }  # fmt: skip
-    for file in library.shipped().values():
-        assert library.summary(file).endswith(".")
+    for file in shipped.shipped_recipes().values():
+        assert shipped.summary(file).endswith(".")
 
 
 def test_every_shipped_recipe_checks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,30 +194,30 @@ def test_a_recipe_is_found_by_name_unless_there_is_such_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = library.shipped()["mnist/mlp"]
+    recipe = shipped.shipped_recipes()["mnist/mlp"]
     for name in ("mnist/mlp", "mnist/mlp.yaml", "recipes/mnist/mlp.yaml", "./recipes/mnist/mlp"):
-        assert library.find(name) == shipped
+        assert shipped.find(name) == recipe
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist/mlp").write_text(GOOD)
-    assert library.find("mnist/mlp") == Path("mnist/mlp")
+    assert shipped.find("mnist/mlp") == Path("mnist/mlp")
     with pytest.raises(UnknownName, match="did you mean 'cifar10/mlp'"):
-        library.find("cifar/mlp")
+        shipped.find("cifar/mlp")
 
 
 def test_copy_refuses_to_overwrite(tmp_path: Path) -> None:
-    copy = library.copy("mnist/mlp", tmp_path)
+    copy = shipped.copy("mnist/mlp", tmp_path)
     assert copy == tmp_path / "mlp.yaml"
-    assert copy.read_bytes() == library.shipped()["mnist/mlp"].read_bytes()
+    assert copy.read_bytes() == shipped.shipped_recipes()["mnist/mlp"].read_bytes()
     copy.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
-        library.copy("mnist/mlp", tmp_path)
+        shipped.copy("mnist/mlp", tmp_path)
     assert copy.read_text() == "mine"
-    library.copy("mnist/mlp", copy, force=True)
-    assert copy.read_bytes() == library.shipped()["mnist/mlp"].read_bytes()
-    library.copy(str(copy), copy, force=True)  # onto itself
-    assert copy.read_bytes() == library.shipped()["mnist/mlp"].read_bytes()
+    shipped.copy("mnist/mlp", copy, force=True)
+    assert copy.read_bytes() == shipped.shipped_recipes()["mnist/mlp"].read_bytes()
+    shipped.copy(str(copy), copy, force=True)  # onto itself
+    assert copy.read_bytes() == shipped.shipped_recipes()["mnist/mlp"].read_bytes()
     with pytest.raises(UsageError, match="cannot be written"):
-        library.copy("mnist/mlp", tmp_path / "no" / "folder.yaml")
+        shipped.copy("mnist/mlp", tmp_path / "no" / "folder.yaml")
 
 
 # ------------------------------------------------------------------------------------- the commands

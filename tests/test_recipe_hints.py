@@ -13,7 +13,7 @@ from fdfa_cli.errors import RecipeError, UsageError
 from fdfa_cli.network.base import NETWORKS
 from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.optim.schedules import SCHEDULES
-from fdfa_cli.recipe import explain, library
+from fdfa_cli.recipe import explain, shipped
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import RULES
@@ -75,7 +75,7 @@ def test_every_synonym_is_one_of_a_name_that_exists_and_of_no_other() -> None:
 
 def said(name: str) -> str:
     with pytest.raises(UsageError) as caught:
-        library.find(name)
+        shipped.find(name)
     return str(caught.value)
 
 
@@ -110,8 +110,8 @@ def test_a_file_in_a_folder_that_may_not_be_entered_is_not_said_to_be_missing(
         raise PermissionError(errno.EACCES, "Permission denied", str(file))
 
     monkeypatch.setattr(Path, "lstat", denied)
-    assert library.find("locked/mine.yaml") == Path("locked/mine.yaml")  # which says so when it is opened
-    assert library.find("mnist/mlp") == library.shipped()["mnist/mlp"]
+    assert shipped.find("locked/mine.yaml") == Path("locked/mine.yaml")  # which says so when it is opened
+    assert shipped.find("mnist/mlp") == shipped.shipped_recipes()["mnist/mlp"]
 
 
 def test_recipes_and_overrides_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_recipes_and_overrides_are_told_apart(tmp_path: Path, monkeypatch: pytes
     Path("rule=dfa").mkdir()  # as results are sometimes laid out
     long = f"network.hidden={[16] * 300}"
     items = ["a=b.yaml", "rule=dfa", "mnist/mlp", long, "training.epochs=3", "x=\0"]
-    assert library.split(items) == (
+    assert shipped.split(items) == (
         ["a=b.yaml", "mnist/mlp"],
         ["rule=dfa", long, "training.epochs=3", "x=\0"],
     )

@@ -454,7 +454,7 @@ def test_without_runs_it_says_what_to_do_next(tmp_path, monkeypatch, capsys, the
 
 
 def test_the_recipe_that_an_empty_store_suggests_exists(tmp_path, monkeypatch, capsys):
-    from fdfa_cli.recipe.library import find
+    from fdfa_cli.recipe.shipped import find
 
     monkeypatch.chdir(tmp_path)
     report()

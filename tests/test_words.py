@@ -14,7 +14,7 @@ import pytest
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
-from fdfa_cli.recipe.library import shipped
+from fdfa_cli.recipe.shipped import shipped_recipes
 from fdfa_cli.storage import Run
 from fdfa_cli.trials.engines import ray_init
 from fdfa_cli.version import __version__
@@ -82,7 +82,7 @@ def test_the_list_of_recipes_is_whole_in_a_narrow_terminal():
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
     assert max(map(len, lines)) <= 60
     text = " ".join(" ".join(lines).split())
-    for name, file in shipped().items():
+    for name, file in shipped_recipes().items():
         assert name in text
         assert f"{name} {file.read_text().splitlines()[0].lstrip('# ').split()[0]}" in text
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from fdfa_cli.document.load import Document, Finding, Place, fail
 from fdfa_cli.document.load import load as load_file
-from fdfa_cli.recipe.library import find
 from fdfa_cli.recipe.overrides import change
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import OPTIONAL, Recipe
+from fdfa_cli.recipe.shipped import find
 
 #: What a recipe can be given as: a file or the name of a shipped recipe, its sections, or the recipe itself.
 Source = str | PathLike[str] | Mapping[str, Any] | Recipe

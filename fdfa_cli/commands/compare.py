@@ -120,8 +120,8 @@ def _plans(
     from fdfa_cli.comparisons.plan import plan_comparison
     from fdfa_cli.document.load import Place, load
     from fdfa_cli.errors import UsageError
-    from fdfa_cli.recipe.library import find, split
     from fdfa_cli.recipe.overrides import apply, change, check_read
+    from fdfa_cli.recipe.shipped import find, split
 
     names, overrides = split(recipes)
     if not names:

@@ -25,7 +25,7 @@ def check(
     """Check recipes without running them; every problem of every file is reported."""
     _load(plugin)
     from fdfa_cli.errors import UsageError
-    from fdfa_cli.recipe.library import split
+    from fdfa_cli.recipe.shipped import split
 
     recipes, overrides = split(files)
     if not recipes:
@@ -72,7 +72,7 @@ def schema(plugin: PluginOption = None) -> None:
     _load(plugin)
     import json
 
-    from fdfa_cli.recipe.editor import json_schema
+    from fdfa_cli.recipe.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
@@ -80,9 +80,11 @@ def schema(plugin: PluginOption = None) -> None:
 @recipe_app.command("list")
 def list_recipes() -> None:
     """List the recipes that come with the program."""
-    from fdfa_cli.recipe.library import shipped, summary
+    from fdfa_cli.recipe.shipped import shipped_recipes, summary
 
-    print_listing(("recipe", "what it is"), ([name, summary(file)] for name, file in shipped().items()))
+    print_listing(
+        ("recipe", "what it is"), ([name, summary(file)] for name, file in shipped_recipes().items())
+    )
 
 
 @recipe_app.command()
@@ -92,9 +94,9 @@ def copy(
     force: Annotated[bool, typer.Option("--force", help="Overwrite DEST.")] = False,
 ) -> None:
     """Copy a shipped recipe, to edit it."""
-    from fdfa_cli.recipe import library
+    from fdfa_cli.recipe import shipped
 
-    print(library.copy(name, destination, force=force))
+    print(shipped.copy(name, destination, force=force))
     print("to have an editor complete and check it, see `fdfa recipe schema --help`", file=sys.stderr)
 
 
@@ -102,9 +104,9 @@ def _check(recipe: str, overrides: list[str]) -> None:
     """Raise what is wrong with a recipe, with any trial of its sweep, or with any rule it compares."""
     from fdfa_cli.comparisons.plan import plan_comparison
     from fdfa_cli.document.load import load
-    from fdfa_cli.recipe.library import find
     from fdfa_cli.recipe.overrides import apply
     from fdfa_cli.recipe.resolve import resolve
+    from fdfa_cli.recipe.shipped import find
     from fdfa_cli.sweeps.plan import plan_sweep
     from fdfa_cli.training.preflight import require_possible
 

@@ -72,8 +72,8 @@ def sweep(
     last line on stdout is the sweep's folder. Exit code 1 when any trial failed or diverged.
     """
     from fdfa_cli.document.load import load
-    from fdfa_cli.recipe.library import find
     from fdfa_cli.recipe.overrides import apply, check_read
+    from fdfa_cli.recipe.shipped import find
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.sweeps.plan import plan_sweep
     from fdfa_cli.sweeps.run import run, stored

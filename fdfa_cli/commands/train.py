@@ -63,9 +63,9 @@ def train(
     from fdfa_cli import api
     from fdfa_cli.document.load import load
     from fdfa_cli.errors import UsageError
-    from fdfa_cli.recipe.library import find
     from fdfa_cli.recipe.overrides import apply, check_read
     from fdfa_cli.recipe.resolve import resolve
+    from fdfa_cli.recipe.shipped import find
     from fdfa_cli.registry import load_plugin
     from fdfa_cli.signals import stopping
 

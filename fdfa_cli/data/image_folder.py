@@ -17,8 +17,8 @@ from pydantic import Field
 from fdfa_cli.data.base import DATA, TEST_SEED, Amount, Counts, Samples, Status, Subset, count_of
 from fdfa_cli.data.decoded import FOLDER, PIECE, About, Store, StoredImages, kept
 from fdfa_cli.data.files import is_file, is_folder, shown
+from fdfa_cli.data.folder_index import Entry, FolderIndex, class_names, first_image, index_images, walk
 from fdfa_cli.data.images import ImageData
-from fdfa_cli.data.listing import Entry, Listing, class_names, first_image, list_images, walk
 from fdfa_cli.data.picture import Fit, decode, sides
 from fdfa_cli.data.root import data_root
 from fdfa_cli.data.split import cut
@@ -79,11 +79,11 @@ class ImageFolder(ImageData):
 
     def counted(self, root: Path) -> Counts:
         """See `Data.counted`; raises what `parts` does where the folder does not fit together."""
-        listing = list_images(self._folder(root))
-        if listing.test:
-            return Counts(len(listing.train), len(listing.test))
-        held_out = self._held_out(len(listing.train))
-        return Counts(len(listing.train) - held_out, held_out)
+        index = index_images(self._folder(root))
+        if index.test:
+            return Counts(len(index.train), len(index.test))
+        held_out = self._held_out(len(index.train))
+        return Counts(len(index.train) - held_out, held_out)
 
     def reading_bytes(self, counts: Counts) -> int:
         """See `Data.reading_bytes`: what is kept, and the pieces that are read and counted."""
@@ -92,11 +92,11 @@ class ImageFolder(ImageData):
     def parts(self, root: Path) -> tuple[Samples, Samples]:
         """See `Data.parts`. Raises `DataCorrupt` naming an image that cannot be decoded."""
         folder = self._folder(root)
-        listing = list_images(folder)
-        store = self._decoded(root, folder, listing)
-        train = _part(store, 0, listing.train)
-        if listing.test:
-            return train, _part(store, len(train), listing.test)
+        index = index_images(folder)
+        store = self._decoded(root, folder, index)
+        train = _part(store, 0, index.train)
+        if index.test:
+            return train, _part(store, len(train), index.test)
         held_out, others = cut(train.labels, self._held_out(len(train)), TEST_SEED)
         return train.only(others), train.only(held_out)
 
@@ -168,13 +168,13 @@ class ImageFolder(ImageData):
             )
         return folder
 
-    def _decoded(self, root: Path, folder: Path, listing: Listing) -> Store:
-        """The decoded images of `listing`, training images first; made now where they are not kept."""
-        entries = (*listing.train, *listing.test)
+    def _decoded(self, root: Path, folder: Path, index: FolderIndex) -> Store:
+        """The decoded images of `index`, training images first; made now where they are not kept."""
+        entries = (*index.train, *index.test)
         only = None if self.size else sides(entries[0].path)
         fit = Fit(self.channels, self.size or (only or (1,))[0], only)
         real = str(folder.resolve())
-        about = About(real, listing.fingerprint, self.size, self.channels, fit.side, len(entries))
+        about = About(real, index.fingerprint, self.size, self.channels, fit.side, len(entries))
         # A file's name has 255 bytes, and the rest must fit in, too.
         name = re.sub(r"[^\w.-]", "_", folder.name)[:40]
         place = hashlib.sha256(os.fsencode(real)).hexdigest()[:12]

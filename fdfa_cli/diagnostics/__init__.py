@@ -1,6 +1,7 @@
-"""What a rule does to the gradient, measured beside a training and without effect on it.
+"""Measurements of how a rule changes the gradient, taken beside a training and without effect on it.
 
-`options` is the recipe's section; `probe` takes a fixed batch at chosen moments through the rule and through
-exact backprop, with `watch` recording what passes the blocks, and puts the figures of `figures` together.
-docs/diagnostics.md says what each figure is.
+`probe` takes a fixed batch at chosen steps through the rule and through exact backprop. `recorder` rebuilds
+the network so that it records what passes its blocks, `snapshot` holds what a step of the rule reads, and
+`metrics`, `blocks` and `phases` compute the numbers. The recipe's section is `fdfa_cli.recipe.diagnostics`;
+docs/diagnostics.md defines each metric.
 """

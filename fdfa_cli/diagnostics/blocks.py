@@ -1,12 +1,12 @@
-"""The figures of one moment that need no repeated draws, by block (0 is the first)."""
+"""The metrics of a snapshot that need no repeated draws, by block (0 is the first)."""
 
 from __future__ import annotations
 
 import math
 
-from fdfa_cli.diagnostics.figures import Figures, alignment, concatenated, cosine, dead, feedback, norm
-from fdfa_cli.diagnostics.moment import Moment
-from fdfa_cli.diagnostics.watch import Record, watched
+from fdfa_cli.diagnostics.metrics import Metrics, alignment, concatenated, cosine, dead, feedback, norm
+from fdfa_cli.diagnostics.recorder import Recording, recorded
+from fdfa_cli.diagnostics.snapshot import Snapshot
 from fdfa_cli.errors import Unsupported
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import split_at_activation
@@ -14,16 +14,18 @@ from fdfa_cli.network.jacobian import jacobian_rows
 from fdfa_cli.network.layers import Tensors
 
 
-def alignments(moment: Moment, perturbations: Tensors, true: Tensors, exact: Record) -> dict[int, Figures]:
-    """Error signal and gradients of the rule beside the exact ones.
+def alignments(
+    snapshot: Snapshot, perturbations: Tensors, true: Tensors, exact: Recording
+) -> dict[int, Metrics]:
+    """Compare the rule's error signals and gradients with the exact ones, `true` and `exact`.
 
-    The signals are compared at a block's output, or, where the rule brings none there, at its
-    pre-activation.
+    The signals are compared at a block's output, or at its pre-activation where the rule brings none to the
+    output.
     """
-    seen = Record()
-    estimate = moment.update(perturbations, network=watched(moment.network, seen)).grads
-    tables: dict[int, Figures] = {}
-    for l, block in enumerate(moment.network.blocks):
+    seen = Recording()
+    estimate = snapshot.update(perturbations, network=recorded(snapshot.network, seen)).grads
+    tables: dict[int, Metrics] = {}
+    for l, block in enumerate(snapshot.network.blocks):
         found = tables[l] = {}
         for place in ("output", "preactivation"):
             signal, aim = seen.signals.get((l, place)), exact.signals.get((l, place))
@@ -36,43 +38,48 @@ def alignments(moment: Moment, perturbations: Tensors, true: Tensors, exact: Rec
     return tables
 
 
-def weight_alignments(moment: Moment, perturbations: Tensors) -> dict[int, Figures]:
+def weight_alignments(snapshot: Snapshot, perturbations: Tensors) -> dict[int, Metrics]:
     """Cosine between the weights above a block and what a backward pass reads in their place."""
-    parts = (*moment.network.blocks, moment.network.output)
-    stands_in = moment.rule.backward_weights(moment.seen(perturbations))
-    found: dict[int, Figures] = {}
+    parts = (*snapshot.network.blocks, snapshot.network.output)
+    stands_in = snapshot.rule.backward_weights(snapshot.seen(perturbations))
+    found: dict[int, Metrics] = {}
     for l, above in enumerate(parts[1:]):
         names = [name for name in above.parameters() if name in stands_in]
         if names:
             found[l] = {
-                "weight_alignment": cosine(concatenated(stands_in, names), concatenated(moment.params, names))
+                "weight_alignment": cosine(
+                    concatenated(stands_in, names), concatenated(snapshot.params, names)
+                )
             }
     return found
 
 
-def feedbacks(moment: Moment) -> dict[int, Figures]:
-    """Direct feedback beside the mean own-sample Jacobian; none on a network with wrapped modules."""
-    count, mode = len(moment.network.blocks), moment.batch.mode.discarding()
+def feedbacks(snapshot: Snapshot) -> dict[int, Metrics]:
+    """Compare the direct feedback with the mean over samples of each sample's own Jacobian.
+
+    Empty for a network with wrapped modules, whose Jacobian cannot be taken sample by sample.
+    """
+    count, mode = len(snapshot.network.blocks), snapshot.batch.mode.discarding()
     means: list[list[torch.Tensor]] = [[] for _ in range(count)]
     energy = [0.0] * count
     try:
-        for rows in jacobian_rows(moment.network, moment.params, moment.batch.x, mode):
+        for rows in jacobian_rows(snapshot.network, snapshot.params, snapshot.batch.x, mode):
             for l, row in enumerate(rows):
                 means[l].append(row.mean(0).flatten())
                 energy[l] += norm(row) ** 2 / len(row)
     except Unsupported:
         return {}
-    direct = moment.rule.direct_feedback(moment.seen())
+    direct = snapshot.rule.direct_feedback(snapshot.seen())
     return {l: feedback(torch.stack(means[l]), energy[l], direct.get(l)) for l in range(count)}
 
 
-def activity(moment: Moment, true: Tensors, exact: Record) -> dict[int, Figures]:
-    """Norms of the activity and of the true gradient, and the share of dead units."""
-    found: dict[int, Figures] = {}
-    for l, block in enumerate(moment.network.blocks):
+def activity(snapshot: Snapshot, true: Tensors, exact: Recording) -> dict[int, Metrics]:
+    """Norms of the blocks' outputs and of their exact gradients, and the share of dead units."""
+    found: dict[int, Metrics] = {}
+    for l, block in enumerate(snapshot.network.blocks):
         slope = split_at_activation(block)[1].slope(exact.outputs[l, "preactivation"])
         found[l] = {
-            "activation_norm": norm(exact.outputs[l, "output"]) / math.sqrt(len(moment.batch)),
+            "activation_norm": norm(exact.outputs[l, "output"]) / math.sqrt(len(snapshot.batch)),
             "gradient_norm": norm(concatenated(true, block.parameters())),
             "dead_units": dead(slope),
         }

@@ -1,4 +1,4 @@
-"""Seconds and bytes of a step, by phase."""
+"""Meters of the seconds and the bytes that each phase of a step takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from fdfa_cli import machine
-from fdfa_cli.diagnostics.watch import Phase
+from fdfa_cli.diagnostics.recorder import Phase
 from fdfa_cli.internals import recording_mode
 from fdfa_cli.lazy import torch
 
@@ -25,7 +25,7 @@ class Stopwatch:
         self._since = machine.now(device)
 
     def enter(self, phase: Phase | None) -> Phase | None:
-        """Begin `phase` (None: nothing that counts); returns the one that was on."""
+        """Begin `phase` (None: none that is measured); returns the phase before it."""
         now = machine.now(self._device)
         if self._phase is not None:
             self.seconds[self._phase] += now - self._since
@@ -33,8 +33,8 @@ class Stopwatch:
         return before
 
 
-class Scales:
-    """Bytes of the tensors that operations made and somebody still holds: the peak of each phase."""
+class MemoryMeter:
+    """Peak bytes, by phase, of the tensors that operations have made and that are still alive."""
 
     def __init__(self) -> None:
         self.peaks: defaultdict[Phase, int] = defaultdict(int)
@@ -43,20 +43,20 @@ class Scales:
         self._live = 0
 
     def enter(self, phase: Phase | None) -> Phase | None:
-        """Begin `phase` (None: nothing that counts); returns the one that was on."""
+        """Begin `phase` (None: none that is measured); returns the phase before it."""
         before, self._phase = self._phase, phase
         self._see()
         return before
 
     @contextmanager
-    def weighing(self) -> Iterator[bool]:
-        """Weigh what is made inside; gives whether torch shows it (see `internals`)."""
+    def tracking(self) -> Iterator[bool]:
+        """Track the tensors made inside; yields False where this torch cannot show them (see `internals`)."""
         mode = _dispatch_mode()
         with nullcontext() if mode is None else mode(self):
             yield mode is not None
 
     def made(self, tensor: torch.Tensor) -> None:
-        """Count the storage of `tensor` until its last holder lets go."""
+        """Count the storage of `tensor` until the last tensor that uses it is freed."""
         storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
         self._holders[key] = self._holders.get(key, 0) + 1
@@ -82,27 +82,27 @@ class Scales:
 
 @cache
 def _dispatch_mode() -> Any:
-    """The class of the mode that shows every operation of torch to a pair of scales."""
+    """The class of the dispatch mode that shows every operation of torch to a `MemoryMeter`."""
     base: Any = recording_mode()
     if base is None:
         return None
 
-    class Weighing(base):  # type: ignore[misc]  # torch does not type it
-        def __init__(self, scales: Scales) -> None:
+    class Tracking(base):  # type: ignore[misc]  # torch does not type it
+        def __init__(self, meter: MemoryMeter) -> None:
             super().__init__()
-            self.scales = scales
+            self.meter = meter
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             given = {
-                t.untyped_storage().data_ptr() for t in _tensors((args, kwargs)) if not self.scales.holds(t)
+                t.untyped_storage().data_ptr() for t in _tensors((args, kwargs)) if not self.meter.holds(t)
             }
             result = func(*args, **(kwargs or {}))
             for t in _tensors(result):
                 if t.untyped_storage().data_ptr() not in given:  # no view of what was there before
-                    self.scales.made(t)
+                    self.meter.made(t)
             return result
 
-    return Weighing
+    return Tracking
 
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:

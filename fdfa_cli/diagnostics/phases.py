@@ -1,23 +1,23 @@
-"""What a step costs, by phase: time and memory, on a copy of the training."""
+"""Time and memory of a step, by phase, measured on a copy of the training."""
 
 from __future__ import annotations
 
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from fdfa_cli.diagnostics.meters import Scales, Stopwatch
-from fdfa_cli.diagnostics.watch import Meter, Record, watched
+from fdfa_cli.diagnostics.meters import MemoryMeter, Stopwatch
+from fdfa_cli.diagnostics.recorder import Meter, Recording, recorded
 from fdfa_cli.lazy import torch
 
 if TYPE_CHECKING:
-    from fdfa_cli.diagnostics.moment import Moment
+    from fdfa_cli.diagnostics.snapshot import Snapshot
     from fdfa_cli.diagnostics.training import Training
 
 #: Steps of which the median time is stored.
 TIMED = 3
 
 
-def phases(moment: Moment, twin: Training, generator: torch.Generator) -> dict[str, dict[str, Any]]:
+def phases(snapshot: Snapshot, twin: Training, generator: torch.Generator) -> dict[str, dict[str, Any]]:
     """Seconds (median of `TIMED` steps) and peak bytes of each phase of a step.
 
     forward    passes through the network without a tangent
@@ -31,23 +31,23 @@ def phases(moment: Moment, twin: Training, generator: torch.Generator) -> dict[s
     """
     watches = [Stopwatch(twin.device) for _ in range(TIMED)]
     for watch in watches:
-        _step(moment, twin, generator, watch)
-    scales = Scales()
-    with scales.weighing() as weighed:
-        _step(moment, twin, generator, scales)
+        _step(snapshot, twin, generator, watch)
+    meter = MemoryMeter()
+    with meter.tracking() as tracked:
+        _step(snapshot, twin, generator, meter)
     return {
         phase: {
             "seconds": median(watch.seconds[phase] for watch in watches),
-            "bytes": scales.peaks[phase] if weighed else None,
+            "bytes": meter.peaks[phase] if tracked else None,
         }
         for phase in watches[0].seconds
     }
 
 
-def _step(moment: Moment, twin: Training, generator: torch.Generator, meter: Meter) -> None:
-    network = watched(moment.network, Record(meter=meter))
+def _step(snapshot: Snapshot, twin: Training, generator: torch.Generator, meter: Meter) -> None:
+    network = recorded(snapshot.network, Recording(meter=meter))
     meter.enter("signal")
-    update = moment.update(moment.perturbations(generator), network=network)
+    update = snapshot.update(snapshot.perturbations(generator), network=network)
     meter.enter("update")
     twin.apply(update)
     meter.enter(None)

@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails
 from fdfa_cli.document import yaml12
 from fdfa_cli.document.load import Document, Finding, KeyPath, describe
 from fdfa_cli.errors import UnknownName, did_you_mean
-from fdfa_cli.recipe.outline import field_at, model_of, registry_of
 from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.schema_walk import field_at, model_of, registry_of
 from fdfa_cli.registry import Registry
 
 #: What must stand there, by pydantic's type of error; `{}` are filled from the error's context.

@@ -16,8 +16,8 @@ from typing import Any
 
 from fdfa_cli.document.load import Document, Finding, Given, KeyPath, Place, describe, fail, read
 from fdfa_cli.errors import RecipeError
-from fdfa_cli.recipe.outline import by_name, expand, field_at, model_of
 from fdfa_cli.recipe.schema import MANY, Recipe
+from fdfa_cli.recipe.schema_walk import by_name, expand, field_at, model_of
 from fdfa_cli.registry import Options
 
 _MISSING = object()

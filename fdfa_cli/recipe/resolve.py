@@ -25,10 +25,10 @@ from fdfa_cli.network.base import NETWORKS, Network
 from fdfa_cli.optim.optimizers import OPTIMIZERS
 from fdfa_cli.optim.schedules import SCHEDULES
 from fdfa_cli.recipe.explain import explain
-from fdfa_cli.recipe.library import find
-from fdfa_cli.recipe.outline import by_name, expand, model_of
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.schema import Recipe, Training
+from fdfa_cli.recipe.schema_walk import by_name, expand, model_of
+from fdfa_cli.recipe.shipped import find
 from fdfa_cli.registry import Options
 from fdfa_cli.rules.base import RULES, Rule
 

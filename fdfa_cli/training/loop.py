@@ -183,7 +183,7 @@ def diagnose(trainings: Sequence[TrainingRun], clock: Clock) -> None:
         if training.probe is not None and training.probe.due():
             training.state.seconds += clock.stop()
             clock.start()
-            found = training.probe.look()
+            found = training.probe.measure()
             training.state.probes.append({**found, "seconds": clock.stop()})
             clock.start()
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from fdfa_cli.data import data_root
 from fdfa_cli.document.load import Document, load
 from fdfa_cli.errors import RunDamaged, UsageError
-from fdfa_cli.recipe.outline import by_name, registry_of
 from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
+from fdfa_cli.recipe.schema_walk import by_name, registry_of
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.storage import Run
 from fdfa_cli.storage.fields import shown

@@ -15,7 +15,7 @@ from fdfa_cli.errors import UnknownName, UsageError, did_you_mean
 _SPELLED = re.compile(r"((?:\./)?(?:recipes/)?)(.*?)(\.ya?ml)?", re.DOTALL)
 
 
-def shipped() -> dict[str, Path]:
+def shipped_recipes() -> dict[str, Path]:
     """The shipped recipes by name (``mnist/mlp``), sorted."""
     installed = Path(__file__).parent / "shipped"
     root = installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
@@ -40,7 +40,7 @@ def find(name: str) -> Path:
     file = Path(name)
     if _exists(file):
         return file
-    recipes = shipped()
+    recipes = shipped_recipes()
     spelled = _SPELLED.fullmatch(name)
     assert spelled is not None, "the pattern matches everything"
     before, short, after = spelled.groups("")

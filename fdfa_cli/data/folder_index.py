@@ -30,7 +30,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderIndex:
     """The images of a folder; `test` is empty where the folder has no test part.
 
     `fingerprint` changes with the name, size, time of change or class of any file.
@@ -69,7 +69,7 @@ def first_image(folder: Path) -> str:
     raise DataNotFound(_no_image(training / name))
 
 
-def list_images(folder: Path) -> Listing:
+def index_images(folder: Path) -> FolderIndex:
     """What `folder` holds, in one of the layouts that `image_folder.ImageFolder` describes.
 
     Raises `DataNotFound` where it has no class folders; `UsageError` where it has one only, or something in
@@ -88,7 +88,7 @@ def list_images(folder: Path) -> Listing:
         name = file.path.removeprefix(str(folder))
         # A zero byte is in no file's name, so no name can look like the end of one.
         digest.update(os.fsencode(f"{name}\0{status.st_size}\t{status.st_mtime_ns}\t{label}\n"))
-    return Listing(_entries(train), _entries(test), digest.hexdigest())
+    return FolderIndex(_entries(train), _entries(test), digest.hexdigest())
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:

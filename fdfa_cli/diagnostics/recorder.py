@@ -1,8 +1,8 @@
-"""A network that computes the same and tells what passes through it.
+"""A network that computes the same values and records what passes through its blocks.
 
-`watched` rebuilds every block from three layers: what leads to its pre-activation, its activation, what
-follows. A rule may regroup them as it regroups any block (`at_preactivations`, `split_at_activation`), and
-calls the same operations; so what is recorded needs no rule's help:
+`recorded` rebuilds every block from three layers: the layers before its activation, the activation, and the
+layers after it. A rule may regroup them as it regroups any block (`at_preactivations`,
+`split_at_activation`), and calls the same operations, so recording needs no help from the rule. Recorded are
 
     the cotangent that enters a vjp, at the pre-activation and at the block's output
     the output there
@@ -16,28 +16,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from typing_extensions import override
+
 from fdfa_cli.internals import transformed
 from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network, split_at_activation
 from fdfa_cli.network.layers import Activation, Chain, Layer, Mode, Tensors
 from fdfa_cli.streams import Draw, Shape
 
-#: Of a step: passes without a tangent, passes with one, vjps, the rest of the rule, the optimizers.
+#: Phases of a step: passes without a tangent, passes with one, vjps, the rest of the rule, the optimizers.
 Phase = Literal["forward", "tangent", "gradient", "signal", "update"]
 #: Where in block l: its pre-activation or its output.
 Point = tuple[int, Literal["preactivation", "output"]]
 
 
 class Meter(Protocol):
-    """Told which phase begins, and which one goes on after it."""
+    """Measures phases; it is told when one begins, and when the one before it goes on."""
 
     def enter(self, phase: Phase | None) -> Phase | None:
-        """Begin `phase` (None: nothing that counts); returns the one that was on."""
+        """Begin `phase` (None: none that is measured); returns the phase before it."""
 
 
 @dataclass
-class Record:
-    """What was seen, by point: the last cotangent (the error signal) and the last output there.
+class Recording:
+    """What was recorded, by point: the last cotangent (the error signal) and the last output there.
 
     `meter` measures phases while it is set.
     """
@@ -57,88 +59,88 @@ class Record:
         self.meter.enter(before)
 
 
-def watched(network: Network, record: Record) -> Network:
-    """`network` with the same operations, names and values, told to `record`."""
+def recorded(network: Network, recording: Recording) -> Network:
+    """`network` with the same operations, names and values, and every value also put into `recording`."""
     blocks = []
     for l, block in enumerate(network.blocks):
         before, activation, after = split_at_activation(block)
         layers = (
-            Watch(before, record, (l, "preactivation")),
-            WatchedActivation(activation.function, name=activation.name, record=record),
-            Watch(after, record, (l, "output")),
+            Recorder(before, recording, (l, "preactivation")),
+            RecordingActivation(activation.function, name=activation.name, recording=recording),
+            Recorder(after, recording, (l, "output")),
         )
         blocks.append(Chain(layers, name=block.name))
-    output = Chain((Watch(network.output, record, None),), name=network.output.name)
+    output = Chain((Recorder(network.output, recording, None),), name=network.output.name)
     return replace(network, blocks=tuple(blocks), output=output)
 
 
 @dataclass(frozen=True)
-class Watch(Layer):
-    """`inner`, whose output is the point `point` of its block (None: nothing to record, only to measure)."""
+class Recorder(Layer):
+    """`inner`, whose output is the point `point` of its block (None: nothing is recorded, only measured)."""
 
     inner: Chain
-    record: Record = field(compare=False)
+    recording: Recording = field(compare=False)
     point: Point | None
-    name: str = field(default="watch", kw_only=True)
+    name: str = field(default="recorder", kw_only=True)
 
+    @override
     def out_shape(self, shape: Shape) -> Shape:
-        """The inner chain's."""
         return self.inner.out_shape(shape)
 
+    @override
     def parameters(self) -> dict[str, Draw]:
-        """The inner chain's."""
         return self.inner.parameters()
 
+    @override
     def buffers(self) -> dict[str, Draw]:
-        """The inner chain's."""
         return self.inner.buffers()
 
+    @override
     def noise(self, shape: Shape) -> dict[str, Draw]:
-        """The inner chain's."""
         return self.inner.noise(shape)
 
+    @override
     def leaves(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """The inner chain's."""
         return self.inner.leaves(shape)
 
+    @override
     def held(self, saved: Any) -> Any:
-        """The inner chain's."""
         return self.inner.held(saved)
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, Any]:
-        """Records the output."""
-        with self.record.phase("forward"):
+        with self.recording.phase("forward"):
             y, saved = self.inner.forward(params, x, mode)
-        self._note(self.record.outputs, y)
+        self._note(self.recording.outputs, y)
         return y, saved
 
+    @override
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
-        """Records the output."""
-        with self.record.phase("forward" if dx is None else "tangent"):
+        with self.recording.phase("forward" if dx is None else "tangent"):
             y, dy, saved = self.inner.dual(params, x, dx, mode)
-        self._note(self.record.outputs, y)
+        self._note(self.recording.outputs, y)
         return y, dy, saved
 
+    @override
     def jvp(self, params: Tensors, saved: Any, dx: torch.Tensor) -> torch.Tensor:
-        """The inner chain's."""
-        with self.record.phase("tangent"):
+        with self.recording.phase("tangent"):
             return self.inner.jvp(params, saved, dx)
 
+    @override
     def tangent(
         self, params: Tensors, saved: Any, dx: torch.Tensor | None, dparams: Tensors
     ) -> torch.Tensor | None:
-        """The inner chain's."""
-        with self.record.phase("tangent"):
+        with self.recording.phase("tangent"):
             return self.inner.tangent(params, saved, dx, dparams)
 
+    @override
     def vjp(
         self, params: Tensors, saved: Any, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Records the cotangent."""
-        self._note(self.record.signals, dy)
-        with self.record.phase("gradient"):
+        self._note(self.recording.signals, dy)
+        with self.recording.phase("gradient"):
             return self.inner.vjp(params, saved, dy, need_dx)
 
     def _note(self, seen: dict[Point, torch.Tensor], value: torch.Tensor) -> None:
@@ -148,32 +150,32 @@ class Watch(Layer):
 
 
 @dataclass(frozen=True)
-class WatchedActivation(Activation):
+class RecordingActivation(Activation):
     """The activation itself, measured; still an `Activation`, by which rules find the pre-activation."""
 
-    record: Record = field(compare=False, kw_only=True)
+    recording: Recording = field(compare=False, kw_only=True)
 
+    @override
     def forward(self, params: Tensors, x: torch.Tensor, mode: Mode) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Activation.forward`."""
-        with self.record.phase("forward"):
+        with self.recording.phase("forward"):
             return super().forward(params, x, mode)
 
+    @override
     def dual(
         self, params: Tensors, x: torch.Tensor, dx: torch.Tensor | None, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """See `Layer.dual`."""
-        with self.record.phase("forward" if dx is None else "tangent"):
+        with self.recording.phase("forward" if dx is None else "tangent"):
             y, saved = super().forward(params, x, mode)
             return y, None if dx is None else super().jvp(params, saved, dx), saved
 
+    @override
     def jvp(self, params: Tensors, saved: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
-        """See `Activation.jvp`."""
-        with self.record.phase("tangent"):
+        with self.recording.phase("tangent"):
             return super().jvp(params, saved, dx)
 
+    @override
     def vjp(
         self, params: Tensors, saved: torch.Tensor, dy: torch.Tensor, need_dx: bool = True
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """See `Activation.vjp`."""
-        with self.record.phase("gradient"):
+        with self.recording.phase("gradient"):
             return {}, super().jvp(params, saved, dy) if need_dx else None

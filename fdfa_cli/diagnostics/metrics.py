@@ -1,4 +1,4 @@
-"""The figures of a probe: pure functions of tensors. One that is not defined is None."""
+"""The metrics of a probe, as pure functions of tensors. A metric that is not defined is None."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from fdfa_cli.lazy import torch
 
-#: Figures by name, as a row of metrics stores them.
-Figures = dict[str, Any]
+#: Metrics by name, as a row of metrics stores them.
+Metrics = dict[str, Any]
 
 
 def ratio(a: float, b: float) -> float | None:
-    """a/b, None where b is zero."""
+    """The quotient a/b; None where b is zero."""
     return a / b if b else None
 
 
@@ -29,11 +29,11 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
 
 
 def angle(value: float | None) -> float | None:
-    """Degrees of a cosine."""
+    """The angle in degrees whose cosine is `value`."""
     return None if value is None else math.degrees(math.acos(value))
 
 
-def alignment(name: str, estimate: torch.Tensor, true: torch.Tensor) -> Figures:
+def alignment(name: str, estimate: torch.Tensor, true: torch.Tensor) -> Metrics:
     """Cosine, angle and ratio of norms, under names that begin with `name`."""
     value = cosine(estimate, true)
     return {
@@ -48,18 +48,18 @@ def concatenated(tensors: Mapping[str, torch.Tensor], names: Iterable[str]) -> t
     return torch.cat([tensors[name].flatten() for name in names])
 
 
-class Moments:
+class RunningMoments:
     """Mean and total variance of a stream of vectors, by deviations from the first one.
 
-    The mean is kept apart for the first `half` vectors and for the rest: the product of the two estimates
-    the square of the mean without the variance that the square of one mean would have in it.
+    There is one mean for the first `half` vectors and one for the rest. Their product is an unbiased estimate
+    of the squared mean; the square of a single mean would also contain the variance of that mean.
     """
 
     def __init__(self, half: int) -> None:
         self.half, self.count = half, 0
 
     def add(self, vector: torch.Tensor) -> None:
-        """One more."""
+        """Take one more vector into the mean and the variance."""
         if not self.count:
             self.first = vector
             self._sums = vector.new_zeros(2, *vector.shape)
@@ -75,7 +75,7 @@ class Moments:
         return max(self._squares.item() - total, 0.0) / max(self.count - 1, 1)
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the two parts; twice that of all where a part is empty."""
+        """The means of the two parts; where a part is empty, the mean of all vectors twice."""
         counts = (min(self.count, self.half), self.count - self.half)
         if min(counts) < 1:
             mean = self.first + self._sums.sum(0) / self.count
@@ -84,7 +84,7 @@ class Moments:
         return one, other
 
 
-def spread(moments: Moments, true: torch.Tensor) -> Figures:
+def spread(moments: RunningMoments, true: torch.Tensor) -> Metrics:
     """Bias and variance of an estimate of the gradient `true`, relative to its norm and its square."""
     size, variance = norm(true), moments.variance()
     one, other = moments.means()
@@ -97,10 +97,10 @@ def spread(moments: Moments, true: torch.Tensor) -> Figures:
     }
 
 
-def feedback(mean: torch.Tensor, energy: float, matrix: torch.Tensor | None) -> Figures:
-    """Of the mean Jacobian (C×N), the mean of ‖J[b]‖², and the feedback (C×N) that stands for them."""
+def feedback(mean: torch.Tensor, energy: float, matrix: torch.Tensor | None) -> Metrics:
+    """Compare the feedback `matrix` (C×N) with the `mean` Jacobian (C×N); `energy` is the mean of ‖J[b]‖²."""
     kept = ratio(norm(mean) ** 2, energy)
-    found: Figures = {"jacobian_spread": None if kept is None else 1 - kept}
+    found: Metrics = {"jacobian_spread": None if kept is None else 1 - kept}
     if matrix is not None:
         found["feedback_cosine"] = cosine(matrix, mean)
         found["feedback_error"] = ratio(norm(matrix - mean), norm(mean))
@@ -108,7 +108,7 @@ def feedback(mean: torch.Tensor, energy: float, matrix: torch.Tensor | None) -> 
 
 
 def dead(slope: torch.Tensor) -> float:
-    """Share of units, or channels, that have no slope at any sample and position; `slope` (B, …)."""
+    """Share of units, or channels, whose slope is zero at every sample and position; `slope` (B, N, …)."""
     alive = (slope != 0).transpose(0, 1).flatten(1).any(1)
     return 1 - _measurable(alive).double().mean().item()
 
