@@ -24,7 +24,7 @@ from trainings import resumed, stopped, trained
 
 from fdfa_cli import machine
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.diagnostics import blocks
+from fdfa_cli.diagnostics import blocks, metrics
 from fdfa_cli.diagnostics.meters import MemoryMeter
 from fdfa_cli.diagnostics.metrics import RunningMoments, dead, spread
 from fdfa_cli.diagnostics.probe import Probe
@@ -528,12 +528,12 @@ def test_seconds_are_counted_apart_and_summed(tmp_path, monkeypatch):
     """By a clock that only a probe moves, 7 seconds each time."""
     now = [0.0]
 
-    def look(self: Probe, plain: Any = Probe.look) -> dict[str, Any]:
+    def look(self: Probe, plain: Any = Probe.measure) -> dict[str, Any]:
         now[0] += 7
         return plain(self)
 
     monkeypatch.setattr(machine, "now", lambda device: now[0])
-    monkeypatch.setattr(Probe, "look", look)
+    monkeypatch.setattr(Probe, "measure", look)
     run = trained(tmp_path, recipe("rule=fdfa", *MLP_RUN, SECTION))
     rows = run.metrics()
     assert [row["train_seconds"] for row in rows] == [0, 0]

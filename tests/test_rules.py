@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import reference_rules as naive
@@ -48,18 +48,20 @@ EPOCHS = 10
 class Row:
     """What is known of one rule.
 
-    `variants` are settings under which it must equal the reference. `measured` is the mean digits test
-    accuracy of seeds 0, 1, 2 after `EPOCHS` epochs of the rule's recommended settings (torch 2.15, CPU),
-    `floor` what it must exceed anywhere.
+    `floor` is what the mean digits test accuracy of seeds 0, 1, 2 must exceed, on any processor, after
+    `EPOCHS` epochs of the rule's recommended settings. `variants` are settings under which the rule must
+    equal the reference. `without_blocks` says what its step gives on a network that is an output layer
+    only: the exact gradient, the exact gradient of the bias alone, a random direction of descent, or a
+    refusal.
     """
 
     name: str
     reference: Callable[[naive.Case], Update]
-    measured: float
     floor: float
     variants: tuple[Mapping[str, Any], ...] = ({},)
     only_output_learns: bool = False
     beats_shallow: bool = True
+    without_blocks: Literal["exact", "exact bias", "direction", "refused"] = "exact"
     #: Settings under which true Jacobians as feedback give backprop's gradient on a linear network.
     jacobian_is_exact: Mapping[str, Any] | None = None
 
@@ -83,46 +85,50 @@ TANGENTS = (
 INITS = tuple({"feedback_init": init} for init in ("kaiming_uniform", "uniform", "zero"))
 
 RULES_TABLE = [
-    Row("bp", naive.bp, measured=0.983, floor=0.96),
-    Row("shallow", naive.shallow, measured=0.910, floor=0.89, only_output_learns=True, beats_shallow=False),
-    Row("fa", naive.fa, measured=0.977, floor=0.96),
-    Row("usf", naive.usf, measured=0.983, floor=0.96),
-    Row("brsf", naive.brsf, measured=0.983, floor=0.96),
-    Row("frsf", naive.frsf, measured=0.980, floor=0.96),
-    Row("kp", naive.kp, measured=0.983, floor=0.96, variants=({}, {"decay": 0.1})),
-    Row("wm", naive.wm, measured=0.980, floor=0.96, variants=({}, {"mirror_rate": 0.7, "mirror_samples": 5})),
-    Row("dfa", naive.dfa, measured=0.972, floor=0.95, variants=INITS, jacobian_is_exact={}),
-    Row("sdfa", naive.sdfa, measured=0.963, floor=0.94, variants=INITS[:1]),
-    Row("drtp", naive.drtp, measured=0.959, floor=0.94, variants=INITS[:1]),
+    Row("bp", naive.bp, floor=0.96),
+    Row("shallow", naive.shallow, floor=0.89, only_output_learns=True, beats_shallow=False),
+    Row("fa", naive.fa, floor=0.96),
+    Row("usf", naive.usf, floor=0.96),
+    Row("brsf", naive.brsf, floor=0.96),
+    Row("frsf", naive.frsf, floor=0.96),
+    Row("kp", naive.kp, floor=0.96, variants=({}, {"decay": 0.1})),
+    Row("wm", naive.wm, floor=0.96, variants=({}, {"mirror_rate": 0.7, "mirror_samples": 5})),
+    Row("dfa", naive.dfa, floor=0.95, variants=INITS, jacobian_is_exact={}),
+    Row("sdfa", naive.sdfa, floor=0.94, variants=INITS[:1]),
+    Row("drtp", naive.drtp, floor=0.94, variants=INITS[:1]),
     Row(
         "dkp",
         naive.dkp,
-        measured=0.976,
         floor=0.96,
         variants=({}, {"decay": 0.1}),
         jacobian_is_exact={"decay": 0.0},
     ),
-    Row("pepita", naive.pepita, measured=0.968, floor=0.95, variants=({}, {"feedback_scale": 0.5})),
+    Row(
+        "pepita",
+        naive.pepita,
+        floor=0.95,
+        variants=({}, {"feedback_scale": 0.5}),
+        without_blocks="exact bias",  # its second pass has another input
+    ),
     # One direction a step, of 26,000: after 30 epochs it is at 0.75, and `shallow` at 0.94.
-    Row("fg-w", naive.fg_w, measured=0.533, floor=0.45, variants=TANGENTS, beats_shallow=False),
-    Row("fg-w-multi", naive.fg_w, measured=0.938, floor=0.92, variants=TANGENTS[:1]),
-    Row("fg-a", naive.fg_a, measured=0.955, floor=0.93, variants=TANGENTS),
-    Row("fg-a-multi", naive.fg_a, measured=0.973, floor=0.95, variants=TANGENTS[:1]),
-    Row("lg-bp", naive.lg_bp, measured=0.977, floor=0.96),
-    Row("lg-fg-w", naive.lg_fg_w, measured=0.939, floor=0.90),
-    Row("lg-fg-a", naive.lg_fg_a, measured=0.953, floor=0.94),
-    Row("fdfa", naive.fdfa, measured=0.978, floor=0.96, variants=FDFA, jacobian_is_exact={}),
-    Row("fdfa-adam", naive.fdfa, measured=0.980, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
-    Row("fdfa-s", naive.fdfa, measured=0.982, floor=0.96, variants=STRUCTURED, jacobian_is_exact={}),
+    Row("fg-w", naive.fg_w, floor=0.45, variants=TANGENTS, beats_shallow=False, without_blocks="direction"),
+    Row("fg-w-multi", naive.fg_w, floor=0.92, variants=TANGENTS[:1], without_blocks="direction"),
+    Row("fg-a", naive.fg_a, floor=0.93, variants=TANGENTS),
+    Row("fg-a-multi", naive.fg_a, floor=0.95, variants=TANGENTS[:1]),
+    Row("lg-bp", naive.lg_bp, floor=0.96),
+    Row("lg-fg-w", naive.lg_fg_w, floor=0.90),
+    Row("lg-fg-a", naive.lg_fg_a, floor=0.94),
+    Row("fdfa", naive.fdfa, floor=0.96, variants=FDFA, jacobian_is_exact={}),
+    Row("fdfa-adam", naive.fdfa, floor=0.96, variants=FDFA[:1], jacobian_is_exact={}),
+    Row("fdfa-s", naive.fdfa, floor=0.96, variants=STRUCTURED, jacobian_is_exact={}),
     Row(
         "grape",
         naive.grape,
-        measured=0.975,
         floor=0.95,
         variants=(*STRUCTURED[:6], {"feedback_rate": 3.0}, {"calibrate_every": 2}),
         jacobian_is_exact={},
     ),
-    Row("ff", naive.ff, measured=0.924, floor=0.90, variants=({}, {"threshold": 1.5})),
+    Row("ff", naive.ff, floor=0.90, variants=({}, {"threshold": 1.5}), without_blocks="refused"),
 ]
 
 every_row = pytest.mark.parametrize("row", RULES_TABLE, ids=lambda row: row.name)
@@ -205,15 +211,15 @@ def test_without_hidden_blocks_a_rule_is_backpropagation(row):
     """The output layer's exact gradient is all that is left, for rules in which that is exact."""
     network = MLP(hidden=()).build((3, 3), CLASSES)
     rule = RULES.get(row.name)()
-    if row.name == "ff":
+    if row.without_blocks == "refused":
         with pytest.raises(Unsupported, match="has none"):
             rule.check(network, "cross_entropy")
         return
     step = draw(rule, network)
     grads, true = (take(r, network, step).grads for r in (rule, RULES.get("bp")()))
-    if row.reference is naive.fg_w:  # a random direction, no more
+    if row.without_blocks == "direction":
         assert sum((grads[name] * true[name]).sum() for name in true) > 0
-    elif row.name == "pepita":  # the second pass's input
+    elif row.without_blocks == "exact bias":
         torch.testing.assert_close(grads["out.linear.bias"], true["out.linear.bias"])
     else:
         torch.testing.assert_close(grads, true, rtol=1e-12, atol=1e-14)
@@ -522,7 +528,7 @@ def accuracy(folder: Path, name: str) -> float:
     return mean(run.record.summary["test_accuracy"] for run in runs)
 
 
-@pytest.fixture(scope="state")
+@pytest.fixture(scope="session")
 def runs_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
@@ -530,7 +536,6 @@ def runs_folder(tmp_path_factory) -> Path:
 @pytest.mark.usefixtures("single_precision")
 @every_row
 def test_learns(runs_folder, row):
-    assert row.floor < row.measured
     reached = accuracy(runs_folder, row.name)
     assert reached > row.floor
     assert (reached > accuracy(runs_folder, "shallow")) is row.beats_shallow
