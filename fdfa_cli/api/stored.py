@@ -57,7 +57,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The run folder."""
+        """The folder in which the run is stored."""
         return self._folder.path
 
     @property

@@ -150,7 +150,7 @@ class _FolderLast:
         self._path: Path | None = None
 
     def started(self, run: Run) -> None:
-        """Note the folder."""
+        """Note where the run is stored."""
         self._path = run.path
 
     def __enter__(self) -> Self:

@@ -233,5 +233,5 @@ class Clock:
         self._begun = machine.now(self._device)
 
     def stop(self) -> float:
-        """Seconds since `start`."""
+        """The seconds since `start` was called."""
         return machine.now(self._device) - self._begun

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from typing_extensions import override
+
 from fdfa_cli.output import shows_bars
 from fdfa_cli.training import total
 
@@ -20,16 +22,16 @@ REFRESH = 0.25
 
 
 class Progress(Protocol):
-    """Told of every step and epoch."""
+    """Is told of every step and epoch of a training, and of one of several that move together."""
 
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """Training begins, or goes on."""
+        """The training begins, or goes on from `state`."""
 
     def step(self, state: TrainState) -> None:
-        """A step was taken."""
+        """A step was taken, and led to `state`."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch was finished and stored."""
+        """An epoch was finished and stored as this `row` of the metrics."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,62 +40,68 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-class Quiet:
-    """Shows nothing."""
+class Quiet(Progress):
+    """A progress that shows nothing."""
 
+    @override
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def step(self, state: TrainState) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def epoch(self, row: dict[str, Any]) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def __enter__(self) -> Self:
         return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing."""
+        pass
 
 
 class Then(Quiet):
-    """Another progress, and after each of its epochs something to be done."""
+    """Another progress, and something to be done after each of its epochs."""
 
     def __init__(self, shown: Progress, after: Callable[[], None]) -> None:
         self._shown, self._after = shown, after
 
+    @override
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """As shown."""
         self._shown.start(recipe, state)
 
+    @override
     def step(self, state: TrainState) -> None:
-        """As shown."""
         self._shown.step(state)
 
+    @override
     def epoch(self, row: dict[str, Any]) -> None:
-        """Show the epoch, then act."""
         self._shown.epoch(row)
         self._after()
 
 
 class Lines(Quiet):
-    """One plain line an epoch."""
+    """One plain line for each epoch."""
 
+    @override
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """Remember how many epochs there are."""
         self._epochs = recipe.training.epochs
 
+    @override
     def epoch(self, row: dict[str, Any]) -> None:
-        """Print the epoch."""
         print(describe(row, self._epochs), file=sys.stderr, flush=True)
 
 
 class Bar(Quiet):
-    """A live bar with loss, accuracy, samples/s and the time left; a line for every finished epoch."""
+    """A live bar with loss, accuracy, samples per second and the time left, and a line for every epoch."""
 
+    @override
     def __enter__(self) -> Self:
         from rich import progress
         from rich.console import Console
@@ -109,14 +117,14 @@ class Bar(Quiet):
         self._bar.start()
         return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away."""
         self._bar.stop()
 
+    @override
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """Lay the bar out over all epochs."""
         self._epochs = recipe.training.epochs
         done = state.epoch * state.steps + state.position
         self._task = self._bar.add_task(
@@ -124,8 +132,8 @@ class Bar(Quiet):
         )
         self._looked, self._seen = time.perf_counter(), state.seen
 
+    @override
     def step(self, state: TrainState) -> None:
-        """Advance; read the running loss a few times a second."""
         now = time.perf_counter()
         if now - self._looked < REFRESH:
             return
@@ -140,8 +148,8 @@ class Bar(Quiet):
             figures=f"loss {loss:.4f}  accuracy {correct:.1%}  {speed:,.0f} samples/s",
         )
 
+    @override
     def epoch(self, row: dict[str, Any]) -> None:
-        """Print the epoch above the bar."""
         self._seen = 0
         self._bar.console.print(describe(row, self._epochs), markup=False, highlight=False)
 
