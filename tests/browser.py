@@ -119,7 +119,7 @@ class Page:
             }:
                 self.errors.append(str(args))
             case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url}}}:
-                if not url.startswith("file:"):
+                if not url.startswith(("file:", "data:")):
                     self.errors.append(f"request to {url[:100]}")
 
 

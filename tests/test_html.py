@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html.parser
 import importlib.util
 import itertools
@@ -11,24 +12,28 @@ import re
 import shlex
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, browser
+from PIL import Image, ImageColor
 from plotted import store, swept
 from scipy import stats
 
 from fdfa_cli import cli
 from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.html import page
+from fdfa_cli.report.plots.style import COLORS, DARK
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import Condition, SortKey
 from fdfa_cli.storage import Run, scan
 from fdfa_cli.storage.provenance import quote
 
 HOSTILE = '</script></style><img src=x onerror="window.hacked=1">&amp;\'"`'
-VOID = {"meta", "link", "input", "br", "img", "path", "use", "rect"}
+VOID = {"meta", "link", "input", "br", "img", "source"}
+PICTURE = "data:image/svg+xml;base64,"
 
 
 class Reader(html.parser.HTMLParser):
@@ -75,6 +80,13 @@ def mixed(results: Path) -> None:
     store(results, 22, [0.2], "interrupted", "interrupted in epoch 2", rule__name="dfa", training__seed=5)
 
 
+def width_of(address: str) -> float:
+    """The width in points of the SVG at an address of the page."""
+    root = ET.fromstring(base64.b64decode(address.removeprefix(PICTURE)))
+    assert root.tag.endswith("svg")
+    return float(root.attrib["width"].removesuffix("pt"))
+
+
 # What is in it
 
 
@@ -83,8 +95,11 @@ def test_the_page_needs_nothing_else(tmp_path):
     text = made(tmp_path)
     read = Reader(text)
     for tag, attributes in read.elements:
-        assert tag not in ("link", "iframe", "object", "embed", "base", "img", "image"), tag
-        assert not {"src", "style", "action", "srcset"} & attributes.keys(), (tag, attributes)
+        assert tag not in ("link", "iframe", "object", "embed", "base", "image"), tag
+        assert not {"style", "action"} & attributes.keys(), (tag, attributes)
+        for name in {"src", "srcset"} & attributes.keys():
+            assert tag in ("img", "source")
+            assert attributes[name].startswith(PICTURE)
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
@@ -92,6 +107,19 @@ def test_the_page_needs_nothing_else(tmp_path):
     policy = next(meta for meta in read.all("meta") if meta.get("http-equiv"))["content"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
+    assert "img-src data:; " in policy
+
+
+def test_every_figure_has_a_picture_for_each_screen_and_words(tmp_path):
+    mixed(tmp_path)
+    read = Reader(made(tmp_path))
+    pictures = read.all("img")
+    assert len(pictures) == len(read.all("figure")) == 3
+    assert all(len(picture["alt"]) > 40 for picture in pictures)
+    addresses = [*(a["src"] for a in pictures), *(a["srcset"] for a in read.all("source"))]
+    assert len(set(addresses)) == 2 * len(pictures)
+    for address in addresses:
+        assert width_of(address) in (288, 720)
 
 
 def test_every_id_is_there_once_and_every_reference_leads_somewhere(tmp_path):
@@ -111,7 +139,8 @@ def test_text_of_users_is_text(tmp_path):
     store(tmp_path, 0, status="failed", error=HOSTILE, rule__name=HOSTILE, command=["fdfa", "train", HOSTILE])
     store(tmp_path, 1, rule__name=HOSTILE, data__name=HOSTILE)
     read = Reader(made(tmp_path))
-    assert [tag for tag, _ in read.elements if tag in ("script", "style", "img")] == ["style", "script"]
+    assert [tag for tag, _ in read.elements if tag in ("script", "style")] == ["style", "script"]
+    assert all(picture["src"].startswith(PICTURE) for picture in read.all("img"))
     assert shlex.split(read.texts["command-1"]) == ["fdfa", "train", HOSTILE]
     assert any(HOSTILE in text for text in read.texts.values())
 
@@ -307,10 +336,9 @@ def test_it_renders(opened):
     assert opened.run("document.title") == "fdfa: 11 runs of digits, mlp"
     assert opened.run("document.querySelectorAll('figure').length") == 3
     for drawn in opened.run(
-        "Array.from(document.querySelectorAll('.wide svg'), (svg) => svg.getBoundingClientRect().width)"
+        "Array.from(document.querySelectorAll('figure img'), (img) => img.complete * img.naturalWidth)"
     ):
-        assert drawn > 900
-    assert opened.run("getComputedStyle(document.body).getPropertyValue('--plot-0')") == "#1a1a1a"
+        assert drawn > 700
     assert opened.run("window.hacked") is None
 
 
@@ -385,15 +413,26 @@ def test_nothing_is_wider_than_the_window(tab, tmp_path, width, dark):
     assert tab.run("document.documentElement.scrollWidth") == width
     wide = tab.run(
         "Array.from(document.querySelectorAll('main *'))"
-        ".filter((e) => e.checkVisibility() && !e.closest('svg') && e.scrollWidth > e.clientWidth + 1)"
+        ".filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)"
         ".filter((e) => getComputedStyle(e).display !== 'inline')"
         ".map((e) => e.outerHTML.slice(0, 200))"
     )
     assert wide == []
-    drawn = tab.run(
-        "Array.from(document.querySelectorAll('.plot')).filter((e) => e.offsetHeight).map((e) => e.className)"
-    )
-    assert set(drawn) == {f"plot {'narrow' if width == 375 else 'wide'}"}
+    drawn = tab.run("Array.from(document.querySelectorAll('figure img')).map((e) => e.currentSrc)")
+    assert {width_of(address) for address in drawn} == {288 if width == 375 else 720}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_figures_are_drawn_in_the_palette_of_their_ground(tab, tmp_path, dark):
+    mixed(tmp_path)
+    (tmp_path / "page.html").write_text(made(tmp_path))
+    tab.open(tmp_path / "page.html", dark=dark)
+    tab.picture(tmp_path / "page.png")
+    picture = Image.open(tmp_path / "page.png").convert("RGB")
+    colors = {color for _, color in picture.getcolors(picture.width * picture.height)}
+    second = COLORS[1]
+    assert (ImageColor.getrgb(second) in colors) == (not dark)
+    assert (ImageColor.getrgb(DARK[second]) in colors) == dark
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

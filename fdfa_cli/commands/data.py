@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fdfa_cli.commands.listing import print_listing
-
 if TYPE_CHECKING:
     from fdfa_cli.data import Status
 
@@ -20,13 +18,14 @@ def list_sets() -> None:
     from fdfa_cli.data import data_root, status
     from fdfa_cli.data.decoded import kept
     from fdfa_cli.errors import UsageError
+    from fdfa_cli.report.console import show_texts
 
     def cells(row: Status) -> list[str]:
         size = f"{row.bytes / 1e6:.0f}" if row.bytes else ""
         return [row.name, row.state, size, str(row.location or ""), row.summary]
 
     titles = ("data set", "on disk", "MB", "where", "what it is")
-    print_listing(titles, map(cells, status(data_root())), right=["MB"])
+    show_texts(titles, map(cells, status(data_root())), numbers=["MB"])
     try:
         decoded = kept(data_root())
     except UsageError:  # as its row says: unreadable
@@ -34,7 +33,7 @@ def list_sets() -> None:
     if decoded:
         typer.echo("\nImages that are kept decoded; a file that you delete is made again when it is needed:")
         rows = [[str(k.path), f"{k.bytes / 1e6:.0f}", k.folder or "of an earlier version"] for k in decoded]
-        print_listing(("file", "MB", "images"), rows, right=["MB"])
+        show_texts(("file", "MB", "images"), rows, numbers=["MB"])
 
 
 @data_app.command()

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from fdfa_cli.commands.listing import print_listing
 from fdfa_cli.commands.options import OfRecipes
 from fdfa_cli.commands.train import OverridesArgument, PluginOption
 
@@ -81,10 +80,10 @@ def schema(plugin: PluginOption = None) -> None:
 def list_recipes() -> None:
     """List the recipes that come with the program."""
     from fdfa_cli.recipe.shipped import shipped_recipes, summary
+    from fdfa_cli.report.console import show_texts
 
-    print_listing(
-        ("recipe", "what it is"), ([name, summary(file)] for name, file in shipped_recipes().items())
-    )
+    rows = [[name, summary(file)] for name, file in shipped_recipes().items()]
+    show_texts(("recipe", "what it is"), rows)
 
 
 @recipe_app.command()

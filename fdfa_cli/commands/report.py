@@ -146,24 +146,16 @@ def _report(
     html: Path | None,
     tensorboard: Path | None,
 ) -> None:
-    from fdfa_cli.printable import printable
     from fdfa_cli.report import export
     from fdfa_cli.report.catalog import Catalog
     from fdfa_cli.report.console import show
-    from fdfa_cli.report.query_table import query_table
-    from fdfa_cli.report.select import select, why_none
+    from fdfa_cli.report.select import select
     from fdfa_cli.storage import Scan, scan
 
     found = scan(paths or [DEFAULT]) if paths or DEFAULT.exists() else Scan([], [])
     catalog = Catalog(found.runs)
     chosen = select(catalog, query.where)
-    if not found.runs and not found.damaged:
-        where = ", ".join(map(str, paths or [DEFAULT]))
-        typer.echo(printable(f"no runs in {where} yet; train one: fdfa train digits/fdfa"), err=True)
-    elif not chosen and found.runs:
-        typer.echo(printable(why_none(catalog, query.where)), err=True)
-    for hint in filter(None, (condition.hint for condition in query.where)):
-        typer.echo(printable(hint), err=True)
+    _explain(paths, catalog, chosen, found.damaged, query)
     if format is ReportFormat.table:
         table = query_table(catalog, query, curves=sys.stdout.isatty())
         if chosen:
@@ -184,6 +176,22 @@ def _report(
     if tensorboard is not None:
         damaged += _export(chosen, tensorboard)
     _name_damaged(damaged)
+
+
+def _explain(
+    paths: list[Path], catalog: Catalog, chosen: list[Run], damaged: list[RunDamaged], query: Query
+) -> None:
+    """Say why no run is shown, and what a condition that is met by none may have meant."""
+    from fdfa_cli.printable import printable
+    from fdfa_cli.report.select import why_none
+
+    if not catalog.runs and not damaged:
+        where = ", ".join(map(str, paths or [DEFAULT]))
+        typer.echo(printable(f"no runs in {where} yet; train one: fdfa train digits/fdfa"), err=True)
+    elif not chosen and catalog.runs:
+        typer.echo(printable(why_none(catalog, query.where)), err=True)
+    for hint in filter(None, (condition.hint for condition in query.where)):
+        typer.echo(printable(hint), err=True)
 
 
 def _watch(paths: list[Path], query: Query, tensorboard: Path | None) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from fdfa_cli.commands.listing import print_listing
 from fdfa_cli.commands.train import PluginOption
 
 
@@ -32,6 +31,7 @@ def rules(
 ) -> None:
     """The learning rules: what each does, which layers are exact, its cost and source; or one, explained."""
     from fdfa_cli.registry import load_plugin
+    from fdfa_cli.report.console import show_texts
     from fdfa_cli.rules.base import RULES
 
     for file in plugin or []:
@@ -55,6 +55,5 @@ def rules(
     if format is RulesFormat.json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    print_listing(
-        ("rule", "what it does", "exact layers", "passes", "source"), ([*row.values()] for row in rows)
-    )
+    titles = ("rule", "what it does", "exact layers", "passes", "source")
+    show_texts(titles, ([*row.values()] for row in rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fdfa_cli.printable import printable
 from fdfa_cli.report import terminal
 from fdfa_cli.report.sparkline import BLOCKS, GAP
-from fdfa_cli.tables import Table
+from fdfa_cli.tables import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ _PLAIN = str.maketrans(dict(zip(BLOCKS, "_.-~=+*#", strict=True)) | {GAP: "?", "
 
 
 def show(table: Table) -> None:
-    """Print `table`."""
+    """Print `table` on standard output."""
     table = writable(table, sys.stdout.encoding)
     if not sys.stdout.isatty():
         sys.stdout.write(terminal.for_pipe(table))
@@ -31,6 +31,12 @@ def show(table: Table) -> None:
 
     console = Console()
     console.print(styled(terminal.for_terminal(table, console.width), console), soft_wrap=True, end="")
+
+
+def show_texts(titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[str] = ()) -> None:
+    """Print `rows` of text under `titles`; the columns in `numbers` are aligned to the right."""
+    columns = tuple(Column(title, title, "count" if title in numbers else "text") for title in titles)
+    show(Table(columns, tuple(map(tuple, rows))))
 
 
 def styled(lines: Iterable[terminal.Line], console: Console) -> Segments:

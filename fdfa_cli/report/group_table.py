@@ -41,23 +41,12 @@ def groups_table(
     sort_names = [key.name for key in query.sort]
     catalog.check((*names, *metrics, *sort_names), also=(*COUNTS, CURVE))
     columns = {name: _column(catalog, name, query.by) for name in [*names, *sort_names]}
-
+    drawn: dict[int, str] = {}
     if CURVE in names:
-        lines = [[catalog.rows(run) for run in group.completed] for group in groups]
-        metric = metric_of_epochs([rows for several in lines for rows in several], metrics)
-        columns[CURVE] = curve_column(metric)
-        drawn = dict(
-            zip(map(id, groups), (sparkline(mean_curve(several, metric)) for several in lines), strict=True)
-        )
+        columns[CURVE], drawn = _curves(catalog, groups, metrics)
 
     def get(group: Group, name: str) -> Value:
-        if name in query.by:
-            return group.key[query.by.index(name)]
-        if name == CURVE:
-            return drawn[id(group)]
-        if name in COUNTS:
-            return len(group.completed) if name == "n" else group.statuses[name]
-        return group.figure(name)
+        return drawn[id(group)] if name == CURVE else _value(group, name, query.by)
 
     groups = ordered(groups, query.sort, get)
     rows = [tuple(get(group, name) for name in names) for group in groups]
@@ -69,6 +58,25 @@ def groups_table(
         _shared(groups, query),
         tuple(group.task for group in groups),
     )
+
+
+def _value(group: Group, name: str, by: Sequence[str]) -> Value:
+    """What a group has of a choice that runs are grouped by, a count, or a metric."""
+    if name in by:
+        return group.key[by.index(name)]
+    if name in COUNTS:
+        return len(group.completed) if name == "n" else group.statuses[name]
+    return group.figure(name)
+
+
+def _curves(
+    catalog: Catalog, groups: Sequence[Group], metrics: Sequence[str]
+) -> tuple[Column, dict[int, str]]:
+    """The column of mean learning curves, and the curve of each group by the group's `id`."""
+    lines = [[catalog.rows(run) for run in group.completed] for group in groups]
+    metric = metric_of_epochs([rows for several in lines for rows in several], metrics)
+    drawn = [sparkline(mean_curve(several, metric)) for several in lines]
+    return curve_column(metric), dict(zip(map(id, groups), drawn, strict=True))
 
 
 def usual_metrics(runs: Sequence[Run]) -> tuple[str, ...]:

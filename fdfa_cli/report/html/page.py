@@ -15,9 +15,7 @@ from fdfa_cli.report.enums import RowKind
 from fdfa_cli.report.html import run_grids
 from fdfa_cli.report.html.page_figures import page_figures
 from fdfa_cli.report.html.summary import summary
-from fdfa_cli.report.html.svg import PROPERTIES, Sheet
 from fdfa_cli.report.plots.plot_data import PlotData
-from fdfa_cli.report.plots.style import DARK
 from fdfa_cli.report.query import Query
 from fdfa_cli.storage import STATUSES, Run
 from fdfa_cli.version import __version__
@@ -38,9 +36,7 @@ def page(catalog: Catalog, runs: Sequence[Run], query: Query, damaged: Sequence[
         lstrip_blocks=True,
     )  # fmt: skip
     plot_data = PlotData.of(catalog, runs, query)
-    sheet = Sheet()
-    plots = page_figures(plot_data, sheet)
-    style = _theme() + (_HERE / "page.css").read_text("utf-8") + sheet.css
+    style = (_HERE / "page.css").read_text("utf-8")
     script = (_HERE / "page.js").read_text("utf-8")
     counts = Counter(run.status for run in runs)
     content = {
@@ -56,7 +52,7 @@ def page(catalog: Catalog, runs: Sequence[Run], query: Query, damaged: Sequence[
         policy=_policy(style, script),
         counts=[(status, counts[status]) for status in STATUSES if counts[status]],
         shared=run_grids.shared(catalog, runs),
-        figures=plots,
+        figures=page_figures(plot_data),
         troubles=run_grids.troubles(runs),
         commands=run_grids.commands(runs),
         # Last, for what was found while tables were made.
@@ -70,17 +66,10 @@ def _title(runs: Sequence[Run], plot_data: PlotData) -> str:
     return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} of {tasks}"
 
 
-def _theme() -> str:
-    """The colours of figures as custom properties, for light ground and for dark."""
-    light = "".join(f"{property}:{color};" for color, property in PROPERTIES.items())
-    dark = "".join(f"{property}:{DARK[color]};" for color, property in PROPERTIES.items())
-    return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
-
-
 def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy under which nothing but this very style and script has any effect."""
+    """A Content-Security-Policy under which only this very style and script and pictures inside act."""
     return (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 
