@@ -84,7 +84,7 @@ def test_the_list_of_recipes_is_whole_in_a_narrow_terminal():
     text = " ".join(" ".join(lines).split())
     for name, file in shipped_recipes().items():
         assert name in text
-        assert f"{name} {file.read_text().splitlines()[0].lstrip('# ').split()[0]}" in text
+        assert f"{name} what it is {file.read_text().splitlines()[0].lstrip('# ').split()[0]}" in text
 
 
 # ---------------------------------------------------------------------------------- runs of plugins

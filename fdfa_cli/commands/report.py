@@ -149,6 +149,7 @@ def _report(
     from fdfa_cli.report import export
     from fdfa_cli.report.catalog import Catalog
     from fdfa_cli.report.console import show
+    from fdfa_cli.report.query_table import query_table
     from fdfa_cli.report.select import select
     from fdfa_cli.storage import Scan, scan
 

@@ -41,7 +41,7 @@ def groups_table(
     sort_names = [key.name for key in query.sort]
     catalog.check((*names, *metrics, *sort_names), also=(*COUNTS, CURVE))
     columns = {name: _column(catalog, name, query.by) for name in [*names, *sort_names]}
-    drawn: dict[int, str] = {}
+    drawn: dict[int, Value] = {}
     if CURVE in names:
         columns[CURVE], drawn = _curves(catalog, groups, metrics)
 
@@ -71,11 +71,11 @@ def _value(group: Group, name: str, by: Sequence[str]) -> Value:
 
 def _curves(
     catalog: Catalog, groups: Sequence[Group], metrics: Sequence[str]
-) -> tuple[Column, dict[int, str]]:
+) -> tuple[Column, dict[int, Value]]:
     """The column of mean learning curves, and the curve of each group by the group's `id`."""
     lines = [[catalog.rows(run) for run in group.completed] for group in groups]
     metric = metric_of_epochs([rows for several in lines for rows in several], metrics)
-    drawn = [sparkline(mean_curve(several, metric)) for several in lines]
+    drawn: list[Value] = [sparkline(mean_curve(several, metric)) for several in lines]
     return curve_column(metric), dict(zip(map(id, groups), drawn, strict=True))
 
 

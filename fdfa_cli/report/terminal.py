@@ -43,7 +43,7 @@ def for_terminal(table: Table, width: int) -> list[Line]:
     )
     table = table.keep([i for i in range(len(table.columns)) if i not in shared])
     grids = (_Grid(table, short, below) for short, below in ((False, False), (True, False), (True, True)))
-    body = next((grid.lines() for grid in grids if grid.width() <= width), None) or _lists(table)
+    body = next((grid.lines() for grid in grids if grid.width() <= width), None) or _lists(table, width)
     above = wrapped([constants], width) if constants else []
     below = wrapped([printable(note) for note in table.notes], width)
     return [*above, *([[]] if above else []), *body, *([[]] if below else []), *below]
@@ -98,17 +98,26 @@ def _shared(table: Table) -> list[int]:
     ]
 
 
-def _lists(table: Table) -> list[Line]:
-    """Each row as its name and then a line for each value."""
+def _lists(table: Table, room: int) -> list[Line]:
+    """Each row as its name and a line for each value, which is broken between words to fit the `room`."""
     columns = table.columns[1:]
     width = max((_width(column.heading) for column in columns), default=0)
+    indent = 2 * len(GAP) + width
     lines: list[Line] = []
     for name, *cells in table.shown:
         lines += [[]] if lines else []
         lines.append([(name, "bold")])
         for column, cell in zip(columns, cells, strict=True):
-            lines.append([(f"{GAP}{_pad(column.heading, width)}{GAP}", ""), (cell, _style(column, cell))])
+            first, *more = _broken(cell, room - indent)
+            lines.append([(f"{GAP}{_pad(column.heading, width)}{GAP}", ""), (first, _style(column, cell))])
+            lines += [[(f"{' ' * indent}{part}", "")] for part in more]
     return lines
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """`text` in lines of `width` cells, broken between words; a word that is longer stays whole."""
+    wrapper = textwrap.TextWrapper(max(width, 1), break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text) or [""]
 
 
 def wrapped(texts: Sequence[str], width: int) -> list[Line]:
