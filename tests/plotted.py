@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fdfa_cli.storage import Run, scan
-from fdfa_cli.trials.announcement import About, Announcement
+from fdfa_cli.trials.announcement import Announcement, Purpose
 
 MACHINE = {"device": "cpu", "threads": 1, "workers": 1}
 
@@ -55,4 +55,4 @@ def store(
 def swept(results: Path, *keys: str) -> None:
     """Make all runs in `results` those of a sweep over `keys`, as a sweep announces it."""
     identities = frozenset(run.record.facts["identity"] for run in scan([results]).runs)
-    Announcement(len(identities), identities, About("sweep", keys)).write(results)
+    Announcement(len(identities), identities, Purpose("sweep", keys)).write(results)

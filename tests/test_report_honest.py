@@ -24,15 +24,15 @@ from fdfa_cli.report.plots import DoesNotApply
 from fdfa_cli.report.plots.ranking import stacked
 from fdfa_cli.report.query import Query
 from fdfa_cli.storage import scan
-from fdfa_cli.trials.announcement import About, Announcement
+from fdfa_cli.trials.announcement import Announcement, Purpose
 
 BP, DFA = (0.91, 0.93, 0.92), (0.85, 0.88, 0.83)
 
 
-def announce(folder: Path, about: About) -> None:
-    """Make the runs in `folder` those of the study `about`."""
+def announce(folder: Path, purpose: Purpose) -> None:
+    """Make the runs in `folder` those of the study `purpose`."""
     identities = frozenset(run.record.facts["identity"] for run in scan([folder]).runs)
-    Announcement(len(identities), identities, about).write(folder)
+    Announcement(len(identities), identities, purpose).write(folder)
 
 
 def compared(folder: Path, *overrides: str, first: int = 0) -> None:
@@ -43,7 +43,7 @@ def compared(folder: Path, *overrides: str, first: int = 0) -> None:
                 folder, f"rule={rule}", f"training.seed={seed}", *overrides,
                 second=first + 10 * i + seed, test_accuracy=value,
             )  # fmt: skip
-    announce(folder, About("compare", baseline="bp"))
+    announce(folder, Purpose("compare", baseline="bp"))
 
 
 def ask(capsys, *arguments: object, code: int = 0) -> str:
@@ -201,7 +201,7 @@ def test_only_what_a_sweep_varied_is_drawn_and_within_that_sweep(tmp_path):
 def test_without_a_sweep_nothing_is_drawn_of_parameters(tmp_path):
     for i, (rate, width) in enumerate([(0.1, 8), (0.1, 16), (0.2, 8), (0.2, 16)]):
         stored_run(tmp_path, f"optimizer.lr={rate}", f"network.hidden=[{width}]", second=i)
-    announce(tmp_path, About("compare", baseline="bp"))
+    announce(tmp_path, Purpose("compare", baseline="bp"))
     for name in ("sweep-response", "sweep-interaction", "variance"):
         with pytest.raises(DoesNotApply, match="no sweep"):
             draw(tmp_path, name)
@@ -283,7 +283,7 @@ def tuned(folder: Path) -> None:
             folder / "tuning", f"rule={rule}", f"optimizer.lr={rate}", "training.seed=3",
             second=50 + i, test_accuracy=0.3,
         )  # fmt: skip
-    announce(folder / "tuning", About("tuning", varied=("optimizer.lr",)))
+    announce(folder / "tuning", Purpose("tuning", varied=("optimizer.lr",)))
 
 
 def test_runs_of_the_search_before_a_comparison_are_not_averaged_with_its_own(tmp_path, capsys):
@@ -326,13 +326,13 @@ def test_commands_say_what_the_runs_in_their_folders_are_for(tmp_path, capsys):
     for run in scan([tmp_path]).runs:
         announced = Announcement.read(run.path.parent)
         assert announced is not None
-        assert announced.about is not None
+        assert announced.purpose is not None
         assert run.record.facts["identity"] in announced.identities
-        found[announced.about.kind] = announced.about
+        found[announced.purpose.kind] = announced.purpose
     assert found == {
-        "compare": About("compare", (), "dfa"),
-        "tuning": About("tuning", ("optimizer.lr", "rule.feedback_rate")),
-        "sweep": About("sweep", ("optimizer.lr",)),
+        "compare": Purpose("compare", (), "dfa"),
+        "tuning": Purpose("tuning", ("optimizer.lr", "rule.feedback_rate")),
+        "sweep": Purpose("sweep", ("optimizer.lr",)),
     }
 
 

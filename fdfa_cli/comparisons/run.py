@@ -12,7 +12,7 @@ from fdfa_cli.comparisons.result import ComparisonResult, result_of
 from fdfa_cli.comparisons.tuning import METRIC, TUNED, Tuning, candidates, choose, tuned
 from fdfa_cli.storage import atomic_write
 from fdfa_cli.storage.files import dump_json
-from fdfa_cli.trials.announcement import About
+from fdfa_cli.trials.announcement import Purpose
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.plan import Configuration, Trial
 from fdfa_cli.trials.progress import Tally, label
@@ -62,8 +62,8 @@ def tune(plan: ComparisonPlan, budget: int, runner: Runner) -> Tuning:
     tried = {rule: candidates(plan, rule, budget) for rule in plan.configurations}
     # Draw by draw, and within one rule by rule, as in the comparison itself.
     trials = [c.trials[0] for together in zip(*tried.values(), strict=True) for c in together]
-    about = About("tuning", varied=tuple(TUNED))
-    _train(trials, Tally(len(trials), title=f"tuning {plan.name}"), _names(tried), runner, about)
+    purpose = Purpose("tuning", varied=tuple(TUNED))
+    _train(trials, Tally(len(trials), title=f"tuning {plan.name}"), _names(tried), runner, purpose)
     return choose(plan, tried, runner.store)
 
 
@@ -71,7 +71,7 @@ def train(plan: ComparisonPlan, runner: Runner) -> None:
     """Train the trials of the comparison that are not at their end."""
     names = _names({rule: [c] for rule, c in plan.configurations.items()})
     tally = Tally(len(plan.trials), title=plan.name)
-    _train(plan.trials, tally, names, runner, About("compare", baseline=plan.baseline))
+    _train(plan.trials, tally, names, runner, Purpose("compare", baseline=plan.baseline))
 
 
 def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
@@ -84,11 +84,13 @@ def _names(configurations: Mapping[str, list[Configuration]]) -> dict[str, str]:
     }
 
 
-def _train(trials: list[Trial], tally: Tally, names: Mapping[str, str], runner: Runner, about: About) -> None:
+def _train(
+    trials: list[Trial], tally: Tally, names: Mapping[str, str], runner: Runner, purpose: Purpose
+) -> None:
     store = runner.store
     for error in store.damaged:
         log.warning("a run cannot be read, so it is trained again: %s", error)
-    store.announce([trial.identity for trial in trials], tally.total, about)
+    store.announce([trial.identity for trial in trials], tally.total, purpose)
     missing = {job.identity for job in store.jobs(trials)}
     for trial in trials:
         result = store.get(trial)

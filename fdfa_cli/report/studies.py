@@ -60,9 +60,9 @@ def study_in(folder: Path) -> Study | None:
     """The study whose runs lie in `folder`; None where there is none, or none that can be read."""
     announced = Announcement.read(folder)
     identities = announced.identities if announced else None
-    if announced is not None and announced.about is not None:
-        about = announced.about
-        return Study(folder, about.kind, identities, about.varied, about.baseline)
+    if announced is not None and announced.purpose is not None:
+        purpose = announced.purpose
+        return Study(folder, purpose.kind, identities, purpose.varied, purpose.baseline)
     # An older version announced no more than identities; what a study came to says what it was.
     if (content := _json(folder / "compare.json")) and isinstance(content.get("baseline"), str):
         return Study(folder, "compare", identities, baseline=content["baseline"])

@@ -16,7 +16,7 @@ from fdfa_cli.sweeps.plan import SweepPlan
 from fdfa_cli.sweeps.prune import survivors
 from fdfa_cli.sweeps.result import SweepResult, result_of
 from fdfa_cli.sweeps.table import as_json
-from fdfa_cli.trials.announcement import About
+from fdfa_cli.trials.announcement import Purpose
 from fdfa_cli.trials.plan import Configuration, Trial
 from fdfa_cli.trials.progress import Tally, label
 from fdfa_cli.trials.runner import Execution, Runner, folder_of
@@ -90,8 +90,8 @@ class _Sweeping:
         active = [c for c in plan.configurations if c.trials[0].identity not in self._owner]
         self._owner |= {trial.identity: c for c in active for trial in c.trials}
         self.tally.total = len(self._owner) + plan.left * len(plan.seeds)
-        about = About("sweep", varied=tuple(plan.sweep.parameters))
-        self._store.announce(self._owner, self.tally.total, about)
+        purpose = Purpose("sweep", varied=tuple(plan.sweep.parameters))
+        self._store.announce(self._owner, self.tally.total, purpose)
         for trial in _trials(active):
             result = self._store.get(trial)
             if result is not None and not self._store.jobs([trial]):

@@ -18,7 +18,7 @@ from fdfa_cli.recipe.write import identity
 from fdfa_cli.storage import Run, Status, by_identity, iter_metrics, scan
 from fdfa_cli.storage.files import lock, room
 from fdfa_cli.storage.run import NAME, remove_abandoned
-from fdfa_cli.trials.announcement import ANNOUNCEMENT, About, Announcement
+from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement, Purpose
 from fdfa_cli.trials.engines.base import Job, Outcome
 from fdfa_cli.trials.plan import Trial
 
@@ -128,9 +128,9 @@ class Store:
             return None
         return row.get(metric)
 
-    def announce(self, identities: Iterable[str], total: int, about: About | None = None) -> None:
+    def announce(self, identities: Iterable[str], total: int, purpose: Purpose | None = None) -> None:
         """Write down for readers of the folder how many runs it will hold, and which are known so far."""
-        Announcement(total, frozenset(identities), about).write(self.folder)
+        Announcement(total, frozenset(identities), purpose).write(self.folder)
 
     def _replaced(self, error: RunDamaged) -> bool:
         """Whether a run that cannot be read was trained again, judging by its recipe, or else by its name."""
