@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 from fdfa_cli.version import __version__
 
 if TYPE_CHECKING:
-    from fdfa_cli.api import Comparison, Run, Runs, Sweep, compare, load, resume, runs, sweep, train
+    from fdfa_cli.api.recipes import load
+    from fdfa_cli.api.stored import Run, Runs, runs
+    from fdfa_cli.api.studies import Comparison, Sweep, compare, sweep
+    from fdfa_cli.api.trainings import resume, train
     from fdfa_cli.data.base import DATA, Data, Subset
     from fdfa_cli.errors import FdfaError, Unsupported, UsageError
     from fdfa_cli.lazy import torch
@@ -34,9 +37,10 @@ if TYPE_CHECKING:
 
 #: The module of every name.
 _MODULES = {
-    **dict.fromkeys(
-        ("Comparison", "Run", "Runs", "Sweep", "compare", "load", "resume", "runs", "sweep", "train"), "api"
-    ),
+    "load": "api.recipes",
+    **dict.fromkeys(("Run", "Runs", "runs"), "api.stored"),
+    **dict.fromkeys(("Comparison", "Sweep", "compare", "sweep"), "api.studies"),
+    **dict.fromkeys(("resume", "train"), "api.trainings"),
     **dict.fromkeys(("DATA", "Data", "Subset"), "data.base"),
     **dict.fromkeys(("NETWORKS", "Network", "NetworkOptions"), "network.base"),
     **dict.fromkeys(("Layer", "Mode", "Tensors"), "network.layers"),

@@ -17,8 +17,6 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.modules import network_module
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
-from fdfa_cli.report.catalog import Catalog
-from fdfa_cli.report.select import Condition, select
 from fdfa_cli.rules.base import Rule
 from fdfa_cli.storage import Run as Folder
 from fdfa_cli.storage import Status, scan
@@ -182,6 +180,8 @@ class Runs(Sequence[Run]):
 
         All rows have the same keys; None stands where a run has no such value.
         """
+        from fdfa_cli.report.catalog import Catalog
+
         catalog = Catalog([run._folder for run in self._runs])
         found = [{**catalog.values(run._folder), **catalog.choices(run._folder)} for run in self._runs]
         names = dict.fromkeys(name for row in found for name in row)
@@ -206,6 +206,9 @@ def runs(path: str | PathLike[str] = "results", where: str | Sequence[str] = ())
     `where` keeps those that meet all conditions, written as for ``fdfa report --where``:
     ``["rule=dfa,fdfa", "optimizer.lr>=1e-3"]``. Raises `UsageError` where there is no such folder or name.
     """
+    from fdfa_cli.report.catalog import Catalog
+    from fdfa_cli.report.select import Condition, select
+
     found = scan([Path(path)])
     conditions = [Condition.parse(text, "where") for text in ([where] if isinstance(where, str) else where)]
     meeting = select(Catalog(found.runs), conditions)

@@ -60,7 +60,7 @@ def train(
 
     The last line on stdout is the run folder, however the run ends.
     """
-    from fdfa_cli import api
+    from fdfa_cli.api import trainings
     from fdfa_cli.document.load import load
     from fdfa_cli.errors import UsageError
     from fdfa_cli.recipe.overrides import apply, check_read
@@ -83,7 +83,7 @@ def train(
             check_read(document)
             resolved = resolve(document)
             _log_recommended(resolved)
-            run = api.train(
+            run = trainings.train(
                 resolved.recipe,
                 results=results,
                 progress=not quiet,
@@ -94,7 +94,7 @@ def train(
                 command=sys.argv,
             )
         elif resume is not None:
-            run = api.resume(
+            run = trainings.resume(
                 resume,
                 device=device,
                 threads=threads,
