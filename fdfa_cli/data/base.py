@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program.
+"""Base classes of data sets.
 
 Options (a recipe's ``data`` section) become `Splits`: three disjoint `Subset`s that live on the device,
 images as uint8; `Subset.batch` gathers, augments and normalises a whole batch with tensor operations.
@@ -67,7 +67,7 @@ class Data(Named):
         ),
     ] = None
 
-    #: How often the training file's samples are in memory at the most, while they are read and cut.
+    #: How many copies of the training file's samples are in memory at most, while they are read and cut.
     copies: ClassVar[float] = 2.0
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Data(Named):
         return None
 
     def counted(self, root: Path) -> Counts | None:
-        """As `counts`, where the files under `root` may be looked at, but not read; else None."""
+        """As `counts`, but the names of the files under `root` may be looked up; they are not read."""
         return self.counts()
 
     def sizes(self, counts: Counts) -> Counts:
@@ -125,7 +125,7 @@ class Data(Named):
         return round(self.sample_bytes() * (self.copies * counts.train + counts.test))
 
     def parts(self, root: Path) -> tuple[Samples, Samples]:
-        """The training file and the test file that `read` reads, of which `load` takes what it needs."""
+        """The training file and the test file; `load` takes from them only the samples it needs."""
         return self.read(root)
 
     def files(self, root: Path) -> dict[str, Path]:
@@ -137,16 +137,16 @@ class Data(Named):
         return {}
 
     def require(self, root: Path) -> None:
-        """Raises what `files` does where the set is not under `root`. Reads no file and needs no torch."""
+        """Raise what `files` raises where the set is not under `root`; reads no file and needs no torch."""
         if self.status(root).state in ("missing", "incomplete", "unreadable"):
             self.files(root)
 
     def movable(self) -> Self:
-        """The same samples by options that say nothing of where on this machine the `files` are."""
+        """Options for the same samples that do not depend on where the `files` are on this machine."""
         return self
 
     def transform(self, train: Samples) -> Transform | None:
-        """How stored samples become inputs, given the training file; None hands them over as they are."""
+        """How stored samples become inputs, given the training file; None where they are inputs already."""
         return None
 
     def load(self, root: Path, device: torch.device) -> Splits:
@@ -283,7 +283,7 @@ class Subset:
         return self.assemble(rows, None if generator is None else self.draw(len(rows), generator))
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor | None:
-        """What augmenting `count` samples takes from chance: count×D in U[0,1), None without augmentation."""
+        """Random numbers for augmenting `count` samples: count×D in U[0,1); None without augmentation."""
         if self.transform is None or not self.transform.draws:
             return None
         return torch.rand(count, self.transform.draws, generator=generator, device=generator.device)

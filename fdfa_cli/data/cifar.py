@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.data.base import DATA, Amount, Counts, Subset
 from fdfa_cli.data.images import DownloadedImages
@@ -26,12 +27,12 @@ class CifarImages(DownloadedImages):
         Amount, Field(description="samples, or fraction, cut from the 50 000 of the training file")
     ] = 5000
 
+    @override
     def counts(self) -> Counts:
-        """See `Data.counts`."""
         return Counts(50_000, 10_000)
 
+    @override
     def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`."""
         train = [file for file in self.checksums if file != self.test_file]
         return self._read(root, train), self._read(root, [self.test_file])
 
@@ -69,12 +70,12 @@ class Cifar10(CifarImages):
     std: ClassVar[tuple[float, ...]] = (0.2470, 0.2435, 0.2616)
 
     @classmethod
+    @override
     def download(cls, root: Path) -> None:
-        """See `DownloadedImages.download`."""
         torchvision.datasets.CIFAR10(root, download=True)
 
+    @override
     def classes(self) -> int:
-        """Ten."""
         return 10
 
 
@@ -98,10 +99,10 @@ class Cifar100(CifarImages):
     std: ClassVar[tuple[float, ...]] = (0.2673, 0.2564, 0.2762)
 
     @classmethod
+    @override
     def download(cls, root: Path) -> None:
-        """See `DownloadedImages.download`."""
         torchvision.datasets.CIFAR100(root, download=True)
 
+    @override
     def classes(self) -> int:
-        """A hundred."""
         return 100

@@ -44,12 +44,12 @@ class About:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C×S×S."""
+        """The shape C×S×S of an image."""
         return self.channels, self.side, self.side
 
     @property
     def image_bytes(self) -> int:
-        """Of one image."""
+        """The bytes of one image."""
         return self.channels * self.side**2
 
     @property
@@ -59,7 +59,7 @@ class About:
 
     @cached_property
     def text(self) -> bytes:
-        """As JSON."""
+        """These fields as JSON, as the member `ABOUT` holds them."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @cached_property

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.data.base import DATA, TEST_SEED, Amount, Counts, Subset
 from fdfa_cli.data.images import ImageData
@@ -18,7 +19,7 @@ from fdfa_cli.lazy import numpy, torch
 SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 #: Samples held out for testing: the file has no test part of its own, so the cut is fixed here.
 TEST = 400
-#: All others.
+#: Samples that are not for testing.
 TRAIN = 1397
 
 
@@ -40,16 +41,17 @@ class Digits(ImageData):
         Amount, Field(description="samples, or fraction, cut from the 1397 that are not for testing")
     ] = 200
 
+    @override
     def classes(self) -> int:
-        """Ten."""
         return 10
 
+    @override
     def counts(self) -> Counts:
-        """See `Data.counts`."""
         return Counts(TRAIN, TEST)
 
+    @override
     def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`; `root` is not looked at. Both parts are numbered as in the file."""
+        """Ignores `root`. Samples of both parts are numbered by their position in the one file."""
         file = importlib.resources.files(__package__) / "bundled" / "digits.csv.gz"
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != SHA256:

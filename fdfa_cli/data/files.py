@@ -1,4 +1,8 @@
-"""Files of data sets: what the system refuses becomes a sentence, and what a killed process left goes."""
+"""Access to files of data sets.
+
+What the operating system refuses becomes an error with a sentence, and folders that a killed process left
+behind are removed.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.data.base import DATA, TEST_SEED, Amount, Counts, Samples, Status, Subset, count_of
 from fdfa_cli.data.decoded import FOLDER, PIECE, About, Store, StoredImages, kept
@@ -64,33 +65,37 @@ class ImageFolder(ImageData):
         Amount, Field(description="images, or fraction, held out where there is neither test/ nor val/")
     ] = 0.2
 
+    @override
     def stored_shape(self) -> tuple[int, int]:
-        """See `ImageData.stored_shape`; the first image's shorter side where `size` does not say it."""
+        """`size` pixels a side, or else as many as the shorter side of the first image has."""
         return self.channels, self.size or sides(first_image(self._folder(data_root())))[0]
 
     def classes(self) -> int:
         """As many as there are class folders; raises `DataNotFound` where the folder is not there."""
         return len(class_names(self._folder(data_root())))
 
+    @override
     def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`."""
         train, test = self.parts(root)
         return train.take(torch.arange(len(train))), test.take(torch.arange(len(test)))
 
+    @override
     def counted(self, root: Path) -> Counts:
-        """See `Data.counted`; raises what `parts` does where the folder does not fit together."""
+        """Counts files without reading them; raises what `parts` raises where the folder is inconsistent."""
         index = index_images(self._folder(root))
         if index.test:
             return Counts(len(index.train), len(index.test))
         held_out = self._held_out(len(index.train))
         return Counts(len(index.train) - held_out, held_out)
 
+    @override
     def reading_bytes(self, counts: Counts) -> int:
-        """See `Data.reading_bytes`: what is kept, and the pieces that are read and counted."""
+        """Counts the images that are kept, and the pieces of the file in which they are read."""
         return self.sample_bytes() * sum(self.sizes(counts)) + 3 * PIECE
 
+    @override
     def parts(self, root: Path) -> tuple[Samples, Samples]:
-        """See `Data.parts`. Raises `DataCorrupt` naming an image that cannot be decoded."""
+        """Raises `DataCorrupt` naming an image that cannot be decoded."""
         folder = self._folder(root)
         index = index_images(folder)
         store = self._decoded(root, folder, index)
@@ -107,23 +112,27 @@ class ImageFolder(ImageData):
             raise UsageError(f"data.test: {count} of {images} images leaves none to train on")
         return count
 
+    @override
     def require(self, root: Path) -> None:
-        """See `Data.require`; raises `UsageError` where there are fewer than two classes."""
+        """Raises `UsageError` where there are fewer than two classes."""
         class_names(self._folder(root))
 
+    @override
     def files(self, root: Path) -> dict[str, Path]:
-        """See `Data.files`: all that is in the folder, but hidden files."""
+        """Every file in the folder that is not hidden."""
         folder = self._folder(root)
         paths = [Path(entry.path) for entry in walk(folder) if is_file(entry.path)]
         return {f"{self.movable().folder}/{path.relative_to(folder).as_posix()}": path for path in paths}
 
+    @override
     def movable(self) -> Self:
-        """See `Data.movable`: by the folder's name alone, or another where that is none by itself."""
+        """Keeps of the folder's path its last name, or takes "images" where that could lead elsewhere."""
         name = Path(self.folder).name
         return self.model_copy(update={"folder": "images" if name in ("", "..") or name[0] == "~" else name})
 
+    @override
     def statistics(self, train: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """See `ImageData.statistics`; measured, over at most `STATISTICS` of the training images."""
+        """Measures both over at most `STATISTICS` of the training images."""
         rows = torch.arange(0, len(train), -(-len(train) // STATISTICS))
         values = torch.zeros(self.channels, 256, dtype=torch.float64)
         together = max(1, PIECE // train.take(rows[:1]).images.numel())
@@ -137,8 +146,9 @@ class ImageFolder(ImageData):
         return tuple(mean.tolist()), tuple(std.tolist())
 
     @classmethod
+    @override
     def status(cls, root: Path) -> Status:
-        """See `Data.status`: where the user's folder is looked up, and the bytes of all that is decoded."""
+        """Says where a user's folder is looked up, and how many bytes all decoded images take."""
         place = root / "<data.folder>"
         try:
             return Status(cls.set_name(), cls.summary(), "yours", place, sum(k.bytes for k in kept(root)))

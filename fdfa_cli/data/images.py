@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import override
 
 from fdfa_cli.data.base import Data, Samples, Status
 from fdfa_cli.data.files import is_file, staging, unreadable, writing
@@ -63,8 +64,9 @@ class ImageData(Data):
         int | None, Field(ge=1, description="pixels a side of the network's input; as stored when absent")
     ] = None
 
+    @override
     def sample_bytes(self) -> int:
-        """See `Data.sample_bytes`: a byte for each pixel and channel, before it is resized."""
+        """One byte for each pixel and channel of the stored image; resizing comes later."""
         channels, side = self.stored_shape()
         return channels * side**2
 
@@ -73,8 +75,8 @@ class ImageData(Data):
         assert self.stored is not None, "a set whose options decide overrides this"
         return self.stored
 
+    @override
     def shape(self) -> Shape:
-        """C×S×S."""
         channels, side = self.stored_shape()
         return channels, self.resize or side, self.resize or side
 
@@ -106,8 +108,8 @@ class DownloadedImages(ImageData):
     folder: ClassVar[str]
     checksums: ClassVar[dict[str, str]]
 
+    @override
     def files(self, root: Path) -> dict[str, Path]:
-        """See `Data.files`."""
         found = {f"{self.folder}/{file}": root / self.folder / file for file in self.checksums}
         for path in found.values():
             if not is_file(path):
@@ -146,8 +148,8 @@ class DownloadedImages(ImageData):
         return content
 
     @classmethod
+    @override
     def status(cls, root: Path) -> Status:
-        """See `Data.status`."""
         folder = root / cls.folder
         try:
             sizes = [(folder / file).stat().st_size for file in cls.checksums if is_file(folder / file)]
@@ -159,8 +161,9 @@ class DownloadedImages(ImageData):
         return Status(cls.set_name(), cls.summary(), state, folder, sum(sizes))
 
     @classmethod
+    @override
     def fetch(cls, root: Path) -> None:
-        """See `Data.fetch`. Downloads beside the final place, and moves there only what was verified."""
+        """Downloads into a folder beside the final place, and moves only verified files there."""
         if cls._intact(root):
             return
         with staging(root, f".fetch-{cls.set_name()}-") as folder:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.data.base import DATA, Amount, Counts, Subset
 from fdfa_cli.data.images import DownloadedImages
@@ -21,16 +22,16 @@ class IdxImages(DownloadedImages):
         Amount, Field(description="samples, or fraction, cut from the 60 000 of the training file")
     ] = 5000
 
+    @override
     def classes(self) -> int:
-        """Ten."""
         return 10
 
+    @override
     def counts(self) -> Counts:
-        """See `Data.counts`."""
         return Counts(60_000, 10_000)
 
+    @override
     def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`."""
         return self._read(root, "train"), self._read(root, "t10k")
 
     def _read(self, root: Path, part: str) -> Subset:
@@ -60,8 +61,8 @@ class Mnist(IdxImages):
     std: ClassVar[tuple[float, ...]] = (0.3081,)
 
     @classmethod
+    @override
     def download(cls, root: Path) -> None:
-        """See `DownloadedImages.download`."""
         torchvision.datasets.MNIST(root, download=True)
 
 
@@ -85,6 +86,6 @@ class FashionMnist(IdxImages):
     std: ClassVar[tuple[float, ...]] = (0.3530,)
 
     @classmethod
+    @override
     def download(cls, root: Path) -> None:
-        """See `DownloadedImages.download`."""
         torchvision.datasets.FashionMNIST(root, download=True)

@@ -78,7 +78,7 @@ def _sides(image: Image.Image) -> tuple[int, int]:
 
 
 def _fitted(path: str, image: Image.Image, fit: Fit) -> numpy.ndarray:
-    """See `decode`."""
+    """The opened `image` as `decode` gives it."""
     from PIL import Image, ImageOps
 
     if fit.only is not None and _sides(image) != fit.only:

@@ -1,4 +1,4 @@
-"""A data set made of nothing: a random network labels random vectors."""
+"""A computed data set: a random network labels random vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fdfa_cli.data.base import DATA, Amount, Counts, Data, Subset, count_of
 from fdfa_cli.errors import UsageError
@@ -15,7 +16,7 @@ from fdfa_cli.streams import Shape
 
 @DATA.register
 class Synthetic(Data):
-    """Gaussian vectors labelled by a random network, the teacher; made when needed, on no disk.
+    """Gaussian vectors labelled by a random network, the teacher; computed when needed, never stored.
 
     The teacher is one hidden layer of ReLUs with Gaussian weights. Its logits are centred and scaled over
     the samples, so that the classes are of similar size. It depends on `seed` alone, not on the run's.
@@ -33,27 +34,29 @@ class Synthetic(Data):
     ] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="of the teacher, the vectors and the noise")] = 0
 
+    @override
     def shape(self) -> Shape:
-        """(inputs,)."""
         return (self.inputs,)
 
+    @override
     def classes(self) -> int:
-        """As the options say."""
         return self.n_classes
 
+    @override
     def reading_bytes(self, counts: Counts) -> int:
-        """See `Data.reading_bytes`: while they are made, the teacher's hidden units lie beside them."""
+        """Counts the teacher's hidden units too, which exist while the samples are made."""
         return super().reading_bytes(counts) + 2 * 4 * self.hidden * self.samples
 
+    @override
     def counts(self) -> Counts:
-        """See `Data.counts`."""
         held_out = count_of(self.test, self.samples)
         if held_out >= self.samples:
             raise UsageError(f"data.test: {held_out} of {self.samples} samples leaves none to train on")
         return Counts(self.samples - held_out, held_out)
 
+    @override
     def read(self, root: Path) -> tuple[Subset, Subset]:
-        """See `Data.read`; `root` is not looked at. Test vectors are the last ones."""
+        """Ignores `root`. The test vectors are the last ones."""
         train, _, _ = self.counts()
         chance = torch.Generator().manual_seed(self.seed)
         first = torch.randn(self.inputs, self.hidden, generator=chance) / self.inputs**0.5

@@ -17,7 +17,7 @@ RATIO = (3 / 4, 4 / 3)
 
 
 class Augmentation(Protocol):
-    """A random change of each sample. `draws` is how many numbers of U[0,1) it takes a sample."""
+    """A random change of each sample, which takes `draws` numbers of U[0,1) a sample."""
 
     draws: ClassVar[int]
 
@@ -28,12 +28,12 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrored left to right with probability 1/2."""
+    """Mirrors an image left to right with probability 1/2."""
 
     draws: ClassVar[int] = 1
 
     def __call__(self, images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-        """See `Augmentation`."""
+        """Mirror each image whose number in `uniforms` (B×1) is below 1/2."""
         # Every image and its mirror image, and one of the two: on a CPU a third of the time of `where`.
         both = torch.cat((images, images.flip(-1)))
         mirrored = uniforms[:, 0] < 0.5
@@ -42,13 +42,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class Crop:
-    """Shifted by up to `padding` pixels each way, black where nothing was."""
+    """Shifts an image by up to `padding` pixels each way; the border that appears is black."""
 
     padding: int
     draws: ClassVar[int] = 2
 
     def __call__(self, images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-        """See `Augmentation`."""
+        """Shift each image by what its two numbers in `uniforms` (B×2) say, down and to the right."""
         side, p = images.shape[-1], self.padding
         top, left = (uniforms * (2 * p + 1)).long().unbind(1)
         # A view of every window: B×C×(2p+1)×(2p+1)×S×S. One of them is copied for each sample.
@@ -58,7 +58,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A random box of the image, resized to `side` pixels.
+    """Cuts a random box out of an image and resizes it to `side` pixels.
 
     The box covers a share of the area uniform in [`min_area`, 1]; the logarithm of its ratio is uniform
     over the part of `RATIO` that fits into the image (torchvision redraws both until they fit).
@@ -69,7 +69,7 @@ class ResizedCrop:
     draws: ClassVar[int] = 4
 
     def __call__(self, images: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-        """See `Augmentation`."""
+        """Crop and resize each image to the box that its four numbers in `uniforms` (B×4) say."""
         return resample(images, self.boxes(images.shape[-1], uniforms), self.side)
 
     def boxes(self, side: int, uniforms: torch.Tensor) -> torch.Tensor:
@@ -136,11 +136,11 @@ class Transform:
 
     @property
     def draws(self) -> int:
-        """Uniform numbers a sample takes."""
+        """How many uniform numbers all augmentations of a sample take."""
         return sum(step.draws for step in self.augment)
 
     def to(self, device: torch.device) -> Transform:
-        """The same on `device`."""
+        """The same transform, with its tensors on `device`."""
         return replace(self, scale=self.scale.to(device), shift=self.shift.to(device))
 
     def __call__(self, images: torch.Tensor, uniforms: torch.Tensor | None = None) -> torch.Tensor:
