@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as reference
 from fdfa_cli.data import image_folder
 from fdfa_cli.data.image_folder import ImageFolder
 from fdfa_cli.errors import DataCorrupt, DataNotFound
+from fdfa_cli.recipe.resolve import read
 
 CPU = torch.device("cpu")
 
@@ -89,6 +90,34 @@ def test_every_layout_gives_the_same_pictures(layout: str, layouts: dict[str, Pa
     if layout != "flat":
         assert sorted(seed for seed, _ in found[2]) == [12, 13, 14, 15]
     assert options.shape() == (3, 20, 20)
+
+
+def test_a_relative_folder_is_beside_the_recipe_or_else_under_the_data_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, mine = tmp_path / "root", tmp_path / "mine"
+    monkeypatch.setenv("FDFA_DATA", str(root))
+    monkeypatch.chdir(tmp_path)
+    for place, names in ((root / "pets", "ab"), (root / "cars", "abc"), (mine / "pets", "abcd")):
+        for name in names:
+            paint(place / name / "1.png", seed=1)
+    file = Path("mine/recipe.yaml")
+    text = "data: {{name: image_folder, folder: {}, size: 4}}\nnetwork: mlp\nrule: bp\n"
+
+    def folder_and_classes(name: str) -> tuple[str, int]:
+        file.write_text(text.format(name))
+        data = read(str(file)).recipe.data
+        assert isinstance(data, ImageFolder)
+        return data.folder, data.classes()
+
+    assert folder_and_classes("pets") == (str(mine / "pets"), 4)
+    assert folder_and_classes("./pets") == (str(mine / "pets"), 4)
+    assert folder_and_classes("cars") == ("cars", 3)
+    assert folder_and_classes(str(root / "pets")) == (str(root / "pets"), 2)
+    file.write_text(text.format("cars"))
+    overridden = read(str(file), ["data.folder=pets"]).recipe.data
+    assert isinstance(overridden, ImageFolder)
+    assert overridden.folder == str(mine / "pets")
 
 
 def test_classes_are_counted_and_a_missing_folder_is_named(

@@ -218,6 +218,31 @@ def test_copy_refuses_to_overwrite(tmp_path: Path) -> None:
     assert copy.read_bytes() == shipped.shipped_recipes()["mnist/mlp"].read_bytes()
     with pytest.raises(UsageError, match="cannot be written"):
         shipped.copy("mnist/mlp", tmp_path / "no" / "folder.yaml")
+    with pytest.raises(UsageError, match="is not a file"):
+        shipped.copy("mnist/mlp", Path("/dev/null"), force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["mlp.yaml"]
+
+
+COPY = """
+import resource, sys
+from fdfa_cli.cli import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+sys.exit(run(["recipe", "copy", "mnist/mlp", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("before", [None, "mine"])
+def test_a_copy_for_which_there_is_no_room_leaves_what_was_there(before: str | None, tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    if before is not None:
+        target.write_text(before)
+    command = [sys.executable, "-c", COPY, str(target), *([] if before is None else ["--force"])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"fdfa: {target}: File too large\n"
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == (
+        {} if before is None else {"mine.yaml": before}
+    )
 
 
 # ------------------------------------------------------------------------------------- the commands

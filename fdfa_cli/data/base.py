@@ -145,6 +145,13 @@ class Data(Named):
         """Options for the same samples that do not depend on where the `files` are on this machine."""
         return self
 
+    def beside(self, folder: Path) -> Self:
+        """Options that name files of `folder`, which is that of the recipe, by their full path.
+
+        Raises `UsageError` where the folder may not be looked into.
+        """
+        return self
+
     def transform(self, train: Samples) -> Transform | None:
         """How stored samples become inputs, given the training file; None where they are inputs already."""
         return None

@@ -50,7 +50,12 @@ class ImageFolder(ImageData):
     name: Literal["image_folder"] = "image_folder"
 
     folder: Annotated[
-        str, Field(min_length=1, description="the folder; looked up under the data root unless absolute")
+        str,
+        Field(
+            min_length=1,
+            description="the folder: an absolute path, or one that is looked up beside the recipe's file and "
+            "then under the data root",
+        ),
     ]
     size: Annotated[
         int | None,
@@ -131,6 +136,13 @@ class ImageFolder(ImageData):
         return self.model_copy(update={"folder": "images" if name in ("", "..") or name[0] == "~" else name})
 
     @override
+    def beside(self, folder: Path) -> Self:
+        place = folder / self.folder
+        if self.folder.startswith("~") or Path(self.folder).is_absolute() or not is_folder(place):
+            return self
+        return self.model_copy(update={"folder": str(place.absolute())})
+
+    @override
     def statistics(self, train: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Measures both over at most `STATISTICS` of the training images."""
         rows = torch.arange(0, len(train), -(-len(train) // STATISTICS))
@@ -160,7 +172,7 @@ class ImageFolder(ImageData):
         """Raises `UsageError`: there is nothing to download."""
         raise UsageError(
             "image_folder reads a folder of yours and downloads nothing: put it under "
-            f"{root} or name it by its full path in data.folder"
+            f"{root} or beside the recipe, or name it by its full path in data.folder"
         )
 
     def _folder(self, root: Path) -> Path:
@@ -174,6 +186,7 @@ class ImageFolder(ImageData):
         if not found:
             raise DataNotFound(
                 f"data.folder: there is no folder {shown(folder)}\n"
+                "nor one of that name beside the recipe's file; "
                 f"put the images there, give their full path, or set FDFA_DATA (now {root})"
             )
         return folder

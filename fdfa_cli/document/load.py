@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Document:
 
     `values` places every value (a mapping at its key), `keys` every key. `findings` is what was wrong
     with the reading, `unread` the paths whose value is unusable and needs no second complaint. `given` is
-    what was asked for on top of the file, in that order.
+    what was asked for on top of the file, in that order. `file` is the file that was read, if it was one.
     """
 
     tree: Any
@@ -73,6 +73,7 @@ class Document:
     findings: tuple[Finding, ...] = ()
     unread: frozenset[KeyPath] = frozenset()
     given: tuple[Given, ...] = ()
+    file: Path | None = None
 
     def place(self, path: KeyPath) -> Place:
         """Where the value at `path` was written, or the nearest value around it."""
@@ -107,7 +108,7 @@ def load(file: Path) -> Document:
         raise fail(
             [Finding(nowhere, _TOO_LARGE if too_large else f"cannot be read: {error.strerror}")]
         ) from error
-    return parse(data, source)
+    return replace(parse(data, source), file=file)
 
 
 def values(text: str, source: str) -> dict[str, Any]:

@@ -62,8 +62,17 @@ def resolve(document: Document) -> Resolved:
         findings += explain(error, document, tree)
     if findings:
         raise fail(findings)
+    recipe = _located(recipe, document)
     _check_together(recipe, document)
     return Resolved(recipe, recommended)
+
+
+def _located(recipe: Recipe, document: Document) -> Recipe:
+    """`recipe` with the full path of data that lies beside its file."""
+    if document.file is None:
+        return recipe
+    with _reported_at(document, "data"):
+        return recipe.model_copy(update={"data": recipe.data.beside(document.file.parent)})
 
 
 @lru_cache(maxsize=1)

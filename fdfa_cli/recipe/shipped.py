@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from fdfa_cli.document.load import MAX_BYTES
 from fdfa_cli.door import read_regular
 from fdfa_cli.errors import UnknownName, UsageError, did_you_mean
+from fdfa_cli.storage.files import atomic_write, room
 
 #: A shipped recipe as people write it, with or without its folder and suffix.
 _SPELLED = re.compile(r"((?:\./)?(?:recipes/)?)(.*?)(\.ya?ml)?", re.DOTALL)
@@ -65,8 +67,9 @@ def summary(file: Path) -> str:
 def copy(name: str, destination: Path, *, force: bool = False) -> Path:
     """Copy the recipe `name` to `destination`, a file or a folder; returns the file written.
 
-    Raises `UsageError` where the file exists already, unless `force`, or cannot be written, and where the
-    recipe cannot be read.
+    Readers see the whole file or the one before it. Raises `UsageError` where the file exists already, unless
+    `force`, or cannot be written, and where the recipe cannot be read; `DiskFull` where there is no room for
+    it, with nothing written.
     """
     source = find(name)
     try:
@@ -77,13 +80,30 @@ def copy(name: str, destination: Path, *, force: bool = False) -> Path:
     try:
         if destination.is_dir():
             target = destination / source.name
-        with target.open("wb" if force else "xb") as stream:
-            stream.write(content)
+        if target.exists() and not target.is_file():
+            raise UsageError(f"{target} is not a file, so it cannot be overwritten")
+        with _reserved(target, force):
+            atomic_write(target, content)
     except FileExistsError as error:
         raise UsageError(f"{target} exists: choose another name, or overwrite it with --force") from error
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror}") from error
     return target
+
+
+@contextmanager
+def _reserved(target: Path, force: bool) -> Iterator[None]:
+    """Holds the name `target` by an empty file, removed on failure; unless `force`, nobody may have it."""
+    new = not force or not target.exists()
+    if new:
+        with room(target):
+            target.open("xb").close()
+    try:
+        yield
+    except BaseException:
+        if new:
+            target.unlink()
+        raise
 
 
 def _siblings(file: Path) -> list[str]:

@@ -9,6 +9,7 @@ with what the training has there: nothing is taken over from a file of which any
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,8 @@ def _read(file: BinaryIO) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except ValueError:
         raise
+    except pickle.UnpicklingError as error:  # whose message advises to load it all the same
+        raise ValueError("not a checkpoint: it holds other things than plain tensors and numbers") from error
     except Exception as error:
         raise ValueError(f"not a checkpoint: {str(error) or type(error).__name__}") from error
     if not isinstance(content, dict):
