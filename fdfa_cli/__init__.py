@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fdfa_cli.api.stored import Run, Runs, runs
     from fdfa_cli.api.studies import Comparison, Sweep, compare, sweep
     from fdfa_cli.api.trainings import resume, train
-    from fdfa_cli.data.base import DATA, Data, Subset
+    from fdfa_cli.data.base import DATA, Counts, Data, Subset
     from fdfa_cli.errors import FdfaError, Unsupported, UsageError
     from fdfa_cli.lazy import torch
     from fdfa_cli.network import layers
@@ -41,7 +41,7 @@ _MODULES = {
     **dict.fromkeys(("Run", "Runs", "runs"), "api.stored"),
     **dict.fromkeys(("Comparison", "Sweep", "compare", "sweep"), "api.studies"),
     **dict.fromkeys(("resume", "train"), "api.trainings"),
-    **dict.fromkeys(("DATA", "Data", "Subset"), "data.base"),
+    **dict.fromkeys(("DATA", "Counts", "Data", "Subset"), "data.base"),
     **dict.fromkeys(("NETWORKS", "Network", "NetworkOptions"), "network.base"),
     **dict.fromkeys(("Layer", "Mode", "Tensors"), "network.layers"),
     **dict.fromkeys(("OPTIMIZERS", "Optimizer", "ParameterGroup"), "optim.optimizers"),
@@ -62,6 +62,7 @@ __all__ = [
     "RULES",
     "SCHEDULES",
     "Comparison",
+    "Counts",
     "Data",
     "DirectFeedback",
     "Draw",

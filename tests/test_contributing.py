@@ -119,6 +119,26 @@ def test_example_network_trains_from_a_file(tmp_path, monkeypatch, capsys):
         assert accuracy(capsys.readouterr().out) > 0.8  # chance is 0.1
 
 
+def test_example_data_set_is_two_spirals(tmp_path):
+    spirals = loaded(tmp_path, "a data set").Spirals(noise=0.0)
+    splits = spirals.load(tmp_path, torch.device("cpu"))
+    assert [len(part.labels) for part in (splits.train, splits.validation, splits.test)] == [1800, 200, 500]
+    for part in (splits.train, splits.test):
+        x, y = part.batch(torch.arange(len(part))).unbind(1)
+        turned = torch.atan2(y, x) / math.pi - 2 * torch.hypot(x, y) - part.labels  # in half turns
+        torch.testing.assert_close(turned / 2, (turned / 2).round(), rtol=0, atol=1e-5)
+
+
+def test_example_data_set_trains_from_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("spirals.py").write_text(block("a data set"))
+    command = shlex.split(block("its use, a data set").removeprefix("$ fdfa "))
+    for rule in ("bp", "fdfa"):
+        assert fdfa([*command, f"rule={rule}", "training.epochs=8", "--results", rule, "--quiet"]) == 0
+        assert fdfa(["report", rule, "--format", "json"]) == 0
+        assert accuracy(capsys.readouterr().out) > 0.9  # chance is 0.5
+
+
 def test_example_optimizer_is_its_equations(tmp_path):
     lion = loaded(tmp_path, "an optimizer").Lion(lr=0.1, weight_decay=0.5)
     start = torch.randn(7, generator=torch.Generator().manual_seed(0))

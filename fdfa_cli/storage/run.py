@@ -41,7 +41,7 @@ FILES = ("run.json", "recipe.yaml", "metrics.jsonl")
 
 
 def utc_now() -> datetime:
-    """The time, with its zone."""
+    """The time now, in UTC."""
     return datetime.now(UTC)
 
 
@@ -75,15 +75,10 @@ class Run:
         `DiskFull` where it has no room; then there is no folder.
         """
         now = clock().astimezone(UTC)
-        record = Record(
-            status="running",
-            error=None,
-            created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
-            facts=dict(facts),
-            provenance=[provenance(command, environment or {})],
-        )
-        parts = [facts["data"], facts["network"], facts["rule"], facts["identity"][:8]]
-        name = f"{now:%Y%m%dT%H%M%SZ}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", "-".join(parts))
+        created = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        described = [provenance(command, environment or {})]
+        record = Record("running", None, created, dict(facts), provenance=described)
+        name = _name(now, facts)
         try:
             with room(results):
                 results.mkdir(parents=True, exist_ok=True)
@@ -179,7 +174,7 @@ class Run:
         return self.path / "checkpoint.pt"
 
     def recipe_text(self) -> str:
-        """The resolved recipe."""
+        """The resolved recipe as YAML; raises `RunDamaged` where it cannot be read."""
         file = self.path / "recipe.yaml"
         try:
             return read_regular(file, MAX_RECIPE).decode()
@@ -304,6 +299,12 @@ def no_such_folder(path: Path) -> UsageError:
 def is_folder(path: Path) -> bool:
     """Whether `path` is a folder; False also where its name is too long or it may not be looked up."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def _name(created: datetime, facts: Mapping[str, Any]) -> str:
+    """The name of a run's folder: the time, what was trained, and the start of the recipe's hash."""
+    parts = [facts["data"], facts["network"], facts["rule"], facts["identity"][:8]]
+    return f"{created:%Y%m%dT%H%M%SZ}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", "-".join(parts))
 
 
 @contextmanager
