@@ -48,7 +48,7 @@ def read_regular(path: str | Path, limit: int) -> bytes:
 def open_to_append(path: str | Path) -> BinaryIO:
     """The regular file at `path`, made where there is none, open for appending bytes; raises `OSError`.
 
-    A link is not followed: it could lead to a file that is no part of the folder and must not change.
+    A link is not followed: it could lead to a file outside the folder, which must not change.
     """
     with suppress(FileNotFoundError):  # it is made here
         _check(os.lstat(path), path)

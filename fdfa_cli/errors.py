@@ -119,8 +119,8 @@ class ReaderGone(OutputLost):
 class Interrupted(BaseException):
     """Stopped by Ctrl-C, SIGTERM or SIGHUP; what was done is stored.
 
-    Raised anywhere, so no `Exception`, as `KeyboardInterrupt` is none: what keeps the failure of a trial or a
-    plugin to itself must let it through.
+    It may be raised anywhere, and like `KeyboardInterrupt` it is no `Exception`: code that contains the
+    failure of a trial or a plugin must let it through.
     """
 
     exit_code: ClassVar[int] = 130

@@ -330,7 +330,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty class": (lambda p: (p / "emu").mkdir(), "pets/emu holds no image"),
     "empty test": (lambda p: with_part(p, "test"), "pets/test gives no image"),
     "annotations of nothing": (lambda p: annotate(p, b""), "val_annotations.txt gives no image"),
-    "annotations in no UTF-8": (lambda p: annotate(p, b"\xff\n"), "val_annotations.txt is no text in UTF-8"),
+    "annotations in no UTF-8": (lambda p: annotate(p, b"\xff\n"), "val_annotations.txt is not text in UTF-8"),
     "new line in a name": (
         lambda p: (p / "cat" / "a\nb.png").write_bytes(b""),
         r"'/.*cat/a\\nb\.png' cannot be d",
@@ -924,9 +924,9 @@ def test_fetching_into_a_root_that_cannot_be_written_is_a_sentence(
 @pytest.mark.parametrize(
     ("contents", "error", "message"),
     [
-        ({"": b""}, DataCorrupt, "'' is no path inside"),
-        ({"a\0b": b""}, DataCorrupt, "is no path inside"),
-        ({".": b""}, DataCorrupt, "'.' is no path inside"),
+        ({"": b""}, DataCorrupt, "'' is not a path inside"),
+        ({"a\0b": b""}, DataCorrupt, "is not a path inside"),
+        ({".": b""}, DataCorrupt, "'.' is not a path inside"),
         ({"x" * 300: b""}, UsageError, "cannot be written: File name too long"),
         ({"a": b"", "a/b": b""}, UsageError, "a/b cannot be written: "),
     ],

@@ -163,7 +163,7 @@ RECORDS = {
     "an accuracy above one": (("0.875", "98.5"), "summary.test_accuracy must be from 0 to 1, not 98.5"),
     "a truth for a number": (("0.875", "true"), "summary.test_accuracy is not a finite number"),
     "epochs that are no count": (
-        ("\"epochs\": 2", "\"epochs\": 2.5"), "summary.epochs is no number of epochs"
+        ("\"epochs\": 2", "\"epochs\": 2.5"), "summary.epochs is not a number of epochs"
     ),
     "too many numbers": (
         lambda c: c["summary"].update({f"x{i}": i for i in range(2000)}), "more than 1000 entries"
@@ -174,16 +174,16 @@ RECORDS = {
     "a long choice": (lambda c: c["facts"].update(rule="x" * 10**6), "facts.rule cannot be"),
     "an empty choice": (lambda c: c["facts"].update(data=""), "facts.data cannot be ''"),
     "a truth for a seed": (lambda c: c["facts"].update(seed=True), "facts.seed is not a whole number"),
-    "a number called run": (lambda c: c["summary"].update(run=1), "run is no name of a number"),
+    "a number called run": (lambda c: c["summary"].update(run=1), "run is not a name of a number"),
     "a fact called run": (lambda c: c["facts"].update(run="x"), "facts.run is the name of something else"),
     "a number and a fact": (lambda c: c["facts"].update(epochs=1), "facts.epochs is the name of something"),
     "a seed of too many bits": (lambda c: c["facts"].update(seed=2**63), "facts.seed is not a whole number"),
     "a fact too deep": (lambda c: c["facts"].update(x=[[[[[[[[[[1]]]]]]]]]]), "facts.x cannot be"),
-    "no such day": (lambda c: c.update(created="2026-02-30T00:00:00Z"), "created is no time in UTC"),
+    "no such day": (lambda c: c.update(created="2026-02-30T00:00:00Z"), "created is not a time in UTC"),
     "a time elsewhere": (
-        lambda c: c.update(created="2026-01-01T00:00:00+02:00"), "created is no time in UTC"
+        lambda c: c.update(created="2026-01-01T00:00:00+02:00"), "created is not a time in UTC"
     ),
-    "a time without a zone": (lambda c: c.update(created="2026-01-01"), "created is no time in UTC"),
+    "a time without a zone": (lambda c: c.update(created="2026-01-01"), "created is not a time in UTC"),
     "a long error": (lambda c: c.update(error="x" * 10**6), "error is longer than"),
     "a schema that is true": (lambda c: c.update(schema=True), "schema True; this version reads 1"),
     "a status that is a list": (lambda c: c.update(status=[1]), "status a list of 1 is none of"),
@@ -263,14 +263,14 @@ ROWS = {
     "a cosine of two": (
         probe(blocks=[{"block": 1, "signal_cosine": 2}]), "signal_cosine must be from -1 to 1"
     ),
-    "a figure called run": (probe(blocks=[{"block": 1, "run": 3}]), "run is no name of a number"),
-    "a number called rule": ('{"epoch": 3, "rule": 3}', "rule is no name of a number"),
+    "a figure called run": (probe(blocks=[{"block": 1, "run": 3}]), "run is not a name of a number"),
+    "a number called rule": ('{"epoch": 3, "rule": 3}', "rule is not a name of a number"),
     "a signal nowhere": (probe(blocks=[{"block": 1, "signal_at": "\x1b"}]), r"signal_at cannot be '\x1b'"),
     "phases in a list": (probe(phases=[1]), "diagnostics.phases must be an object of objects"),
     "a phase in text": (probe(phases={"forward": "x"}), "diagnostics.phases must be an object of objects"),
     "seconds of a phase": (probe(phases={"forward": {"seconds": []}}), "forward.seconds is not a finite"),
-    "a step in text": (probe(step="x"), "diagnostics.step is no number of steps"),
-    "an epoch in text": (probe(epoch=None), "diagnostics.epoch is no number of epochs"),
+    "a step in text": (probe(step="x"), "diagnostics.step is not a number of steps"),
+    "an epoch in text": (probe(epoch=None), "diagnostics.epoch is not a number of epochs"),
 }  # fmt: skip
 
 

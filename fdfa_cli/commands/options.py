@@ -1,4 +1,4 @@
-"""What a mistyped option of a command that takes recipes may mean."""
+"""Hints at the recipe's option that a mistyped command-line option may mean."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typer.core import TyperCommand
 
 
 class OfRecipes(TyperCommand):
-    """A command that takes KEY=VALUE: to an option it has not, it names the option of the recipe."""
+    """A command that takes KEY=VALUE, whose error for an unknown option names the recipe's option."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """As the base class; the error about an unknown option gets a hint."""
+        """Parse as the base class does, and add a hint to the error for an unknown option."""
         given = list(args)
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            # The class of this error is no public part of typer, which has brought two of them so far.
+            # typer does not export the class of this error, and has changed it once.
             if type(error).__name__ == "NoSuchOption":
                 option = str(vars(error)["option_name"])
                 if (hint := _hint(option, given)) is not None:
@@ -27,7 +27,7 @@ class OfRecipes(TyperCommand):
 
 
 def _hint(option: str, given: Sequence[str]) -> str | None:
-    """The override that `option` and its value are, where the recipe has an option that is called so."""
+    """The override that says what `option` and its value mean; None where no recipe has such an option."""
     from fdfa_cli.recipe.explain import option_called
 
     key = option_called(option.lstrip("-"))

@@ -63,7 +63,7 @@ def show(
 
 @recipe_app.command()
 def schema(plugin: PluginOption = None) -> None:
-    """Print the JSON Schema of recipes, by which editors complete and check them.
+    """Print the JSON Schema of recipes, with which editors complete and check them.
 
     Save it (fdfa recipe schema > fdfa.schema.json) and open a recipe with the line
     `# yaml-language-server: $schema=fdfa.schema.json`.

@@ -163,7 +163,7 @@ def _text(path: Path) -> str:
         with reading(path):
             return read_regular(path, LONGEST).decode()
     except UnicodeDecodeError as error:
-        raise DataCorrupt(f"{shown(path)} is no text in UTF-8: {error}") from error
+        raise DataCorrupt(f"{shown(path)} is not text in UTF-8: {error}") from error
 
 
 def _no_image(folder: Path) -> str:

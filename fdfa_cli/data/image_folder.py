@@ -34,7 +34,9 @@ STATISTICS = 10000
 
 @DATA.register
 class ImageFolder(ImageData):
-    """Any folder of class folders, or of train/ and val/ or test/ with them; Tiny ImageNet's layout too.
+    """Your images: a folder with a folder for each class, or with train/ and test/ (or val/) of such folders.
+
+    These layouts are read:
 
     - ``folder/<class>/**``: `test` of the images are held out for testing.
     - ``folder/train/<class>/**`` and ``folder/test/<class>/**``, or else ``folder/val/<class>/**``, which is
@@ -179,7 +181,7 @@ class ImageFolder(ImageData):
         folder = root / self.folder
         try:
             folder = root / Path(self.folder).expanduser()
-        except RuntimeError:  # ~ of a user whom there is not
+        except RuntimeError:  # ~ of a user that does not exist
             found = False
         else:
             found = is_folder(folder)

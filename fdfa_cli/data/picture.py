@@ -107,7 +107,7 @@ def _eight_bits(path: str, image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode in EIGHT_BITS:
-        # Pillow wants the detour, lest the transparency of a palette be lost unseen; here it is, on purpose.
+        # Without the detour over RGBA, Pillow warns of the transparency that is lost here on purpose.
         return image.convert("RGBA") if "transparency" in image.info else image
     white = _white(image)
     values = numpy.asarray(image).astype(numpy.int64)

@@ -11,7 +11,7 @@ from fdfa_cli.errors import DataNotFound, UsageError
 def data_root() -> Path:
     """The folder of all data sets, absolute: the environment variable FDFA_DATA, or ``~/.cache/fdfa``.
 
-    Raises `UsageError` where it is the home of a user whom there is not.
+    Raises `UsageError` where it names the home of a user that does not exist.
     """
     named = os.environ.get("FDFA_DATA") or "~/.cache/fdfa"
     try:

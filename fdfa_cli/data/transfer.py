@@ -71,7 +71,7 @@ def _write(content: Mapping[str, bytes], folder: Path) -> None:
     for name, data in content.items():
         parts = PurePosixPath(name).parts
         if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
-            raise DataCorrupt(f"{name!r} is no path inside a data folder")
+            raise DataCorrupt(f"{name!r} is not a path inside a data folder")
         file = folder / name
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def _recommendations(rule: type[Options]) -> dict[str, Mapping[str, Any]]:
 
 
 def _check_together(recipe: Recipe, document: Document) -> None:
-    """Whether the sections fit one another, as far as that is known without reading the data."""
+    """Raise `RecipeError` where sections do not fit one another, as far as that shows without the data."""
     with _reported_at(document, "data"):
         try:
             shape, classes = recipe.data.shape(), recipe.data.classes()

@@ -1,4 +1,4 @@
-"""The store: one training, one folder, one writer; JSON that a person can read.
+"""The store of runs: each training has one folder and one writer, and its files are JSON and YAML to read.
 
     results/20260102T030405Z-mnist-mlp-fdfa-1a2b3c4d/
       recipe.yaml     the resolved recipe, which can be given back to `fdfa train`
@@ -6,8 +6,8 @@
       metrics.jsonl   a line an epoch; locked by the process that writes the run
       checkpoint.pt   see `fdfa_cli.training.checkpoint`
 
-A folder appears under its name complete or not at all. A run whose process was killed says "running" in
-its run.json for ever; the lock ends with the process, so such a run is read as interrupted.
+A folder gets its name only when it is complete. A run whose process was killed keeps the status "running" in
+its run.json; its lock has ended with the process, so it is read as interrupted.
 Nothing here imports torch.
 """
 

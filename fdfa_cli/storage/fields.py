@@ -1,7 +1,7 @@
-"""What the files of a run may hold, field by field: what their writers write, and nothing else.
+"""Checks of every field in the files of a run: they accept what the writers write, and nothing else.
 
-Every function raises `ValueError` with a sentence on the first thing that does not fit. So whatever passes
-can be summed, squared, compared, sorted and shown by all that comes after, without another look.
+Every function raises `ValueError` with a sentence at the first field that does not fit. Values that pass can
+be summed, squared, compared, sorted and shown without further checks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def check_created(created: object) -> None:
         else:
             if moment.utcoffset() == timedelta(0):
                 return
-    raise ValueError(f"created is no time in UTC, as 2026-01-02T03:04:05Z: {shown(created)}")
+    raise ValueError(f"created is not a time in UTC, as 2026-01-02T03:04:05Z: {shown(created)}")
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
     check_numbers(summary, "summary.")
     epochs = summary.get("epochs", 0)
     if type(epochs) is not int or not 0 <= epochs < MOST_EPOCHS:
-        raise ValueError(f"summary.epochs is no number of epochs: {shown(epochs)}")
+        raise ValueError(f"summary.epochs is not a number of epochs: {shown(epochs)}")
 
 
 def check_numbers(numbers: Mapping[str, Any], where: str = "") -> None:
@@ -107,9 +107,9 @@ def check_probes(probes: object) -> None:
             raise ValueError("diagnostics must be objects with a list of blocks")
         step, epoch, phases = probe.get("step"), probe.get("epoch"), probe.get("phases", {})
         if type(step) is not int or not 0 <= step < MOST_EPOCHS:
-            raise ValueError(f"diagnostics.step is no number of steps: {shown(step)}")
+            raise ValueError(f"diagnostics.step is not a number of steps: {shown(step)}")
         if not is_finite(epoch) or not 0 <= epoch < MOST_EPOCHS:  # type: ignore[operator]
-            raise ValueError(f"diagnostics.epoch is no number of epochs: {shown(epoch)}")
+            raise ValueError(f"diagnostics.epoch is not a number of epochs: {shown(epoch)}")
         if not isinstance(phases, dict) or not all(isinstance(entry, dict) for entry in phases.values()):
             raise ValueError("diagnostics.phases must be an object of objects")
         for name, entry in phases.items():
@@ -161,7 +161,7 @@ def check_plain(value: object, where: str, depth: int = 0) -> None:
 def check_name(name: object, where: str = "") -> None:
     """A name that can head a column: letters, digits, underscores."""
     if not isinstance(name, str) or not name.isidentifier() or len(name) > LONGEST_NAME:
-        raise ValueError(f"{where}{shown_name(name)} is no name: letters, digits and underscores")
+        raise ValueError(f"{where}{shown_name(name)} is not a name: letters, digits and underscores")
 
 
 def check_text(value: object, where: str) -> None:
@@ -203,7 +203,7 @@ def _range(name: str) -> tuple[float, float]:
     """The least and the most that a number called `name` can be."""
     check_name(name)
     if name in RESERVED:
-        raise ValueError(f"{name} is no name of a number")
+        raise ValueError(f"{name} is not a name of a number")
     return next((r for end, r in _RANGES.items() if name.endswith(end)), (-math.inf, math.inf))
 
 

@@ -1,4 +1,4 @@
-"""Files of the store: replaced atomically, strict JSON, and locks that end with their process."""
+"""Files of the store: atomic replacement, strict JSON, and locks that end with their process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from fdfa_cli.door import open_regular, read_regular
 from fdfa_cli.errors import DiskFull
 
-#: What is no run in a folder with a file of this name is meant to be there.
+#: A folder with a file of this name may hold other things than runs.
 FOREIGN = ".foreign"
 #: What `flock` says on file systems that have no locks (Lustre and NFS, as some clusters mount them), or none
 #: for folders.

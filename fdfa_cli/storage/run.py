@@ -321,7 +321,7 @@ def _all_or_nothing(*folders: Path) -> Iterator[ExitStack]:
 
 
 def _reserve(results: Path, name: str) -> Path:
-    """An empty folder of `results` that is nobody else's: `mkdir` fails where there is one already."""
+    """Make an empty folder in `results`, with a number after its name where another process has made it."""
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     while True:
         path = results / next(candidates)
