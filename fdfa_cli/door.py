@@ -1,4 +1,4 @@
-"""The one door to files that someone else may have made: run folders, recipes, images.
+"""The one way to open files that someone else may have made: run folders, recipes, images.
 
 Only regular files are opened, so that no pipe, device or link to one is ever waited for or read without end;
 no more is read than a file of its kind may hold. What is wrong is an `OSError` whose `strerror` is a sentence

@@ -109,11 +109,11 @@ class DiskFull(FdfaError):
 
 
 class OutputLost(FdfaError):
-    """What a command came to cannot be printed."""
+    """The result of a command cannot be printed."""
 
 
 class ReaderGone(OutputLost):
-    """Whoever read standard output has closed it."""
+    """The reader of standard output has closed it."""
 
 
 class Interrupted(BaseException):

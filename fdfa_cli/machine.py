@@ -1,4 +1,4 @@
-"""What the machine gives to this process: cores, memory and time, on any POSIX system.
+"""The cores, the memory and the time that this process gets of its machine, on any POSIX system.
 
 Only Linux has `/proc`, control groups and a processor affinity that the standard library knows. What is read
 there is used where it is there.
@@ -43,7 +43,7 @@ def free_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that the process has held at most, since `forget_peak` where the system knows that."""
+    """Most bytes of memory that the process has held, on Linux since `forget_peak`, else since its start."""
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -51,13 +51,13 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Begin to watch `peak_memory` anew: on Linux only, elsewhere it is that of all the process has done."""
+    """Let `peak_memory` start again from what is held now, which only Linux can do."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def now(device: torch.device) -> float:
-    """Seconds since some moment, with the queue of `device` empty."""
+    """A clock in seconds, read after everything queued on `device` is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -66,7 +66,7 @@ def now(device: torch.device) -> float:
 
 
 def _group_memory() -> int:
-    """Bytes that the control groups around this process leave it."""
+    """Bytes that the control groups of this process still allow it."""
     left = PLENTY
     for controller, most, used in MEMORY:
         for folder in _groups(controller):
@@ -77,7 +77,7 @@ def _group_memory() -> int:
 
 
 def _address_space() -> int:
-    """Bytes that `ulimit -v` leaves this process, of which what it has mapped is a part."""
+    """Bytes of address space that `ulimit -v` still allows this process."""
     import resource
 
     import psutil
@@ -91,7 +91,7 @@ def _address_space() -> int:
 
 
 def _held(folder: Path, used: str) -> int:
-    """Bytes that a group uses and would not give back for the asking, as it would files it has cached."""
+    """Bytes that a group uses, without cached files, which the system drops when memory is needed."""
     cached = 0
     with suppress(OSError, ValueError):
         facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

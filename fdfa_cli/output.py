@@ -28,7 +28,7 @@ class _Stream(io.FileIO):
         self._needed = needed
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of `data`; returns how many bytes, or all where they are lost."""
+        """Write some of `data`; returns how many bytes were written, or all where they are lost."""
         try:
             while (written := super().write(data)) is None:
                 select.select([], [self], [])  # someone has made it non-blocking, and it is full
@@ -41,7 +41,7 @@ class _Stream(io.FileIO):
 
 
 def prepare() -> None:
-    """Make the standard streams of this process such streams; opens those that it was started without."""
+    """Replace the standard streams of this process by such streams, and open those that are missing."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

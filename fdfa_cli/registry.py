@@ -62,7 +62,7 @@ class Named(Options):
 
     @classmethod
     def summary(cls) -> str:
-        """First line of the docstring."""
+        """The first line of the docstring, as listings show it."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
 
 

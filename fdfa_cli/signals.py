@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: they end a command at once, and a training after its step."""
+"""Handlers of Ctrl-C, SIGTERM and SIGHUP: the signals end a command at once, and a training after its step.
+
+Only programs install them, by `interrupting` and `stopping`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ ECHO = 1.0
 
 
 class Stop:
-    """Whether a training shall stop, which it asks after every step.
+    """Tells a training, which asks after every step, whether it shall stop.
 
     Until it has asked for the first time, or is told to `defer`, there is nothing to store: a signal then
     raises `Interrupted` at once. Later the first signal is noted, and another one is not waited for.
@@ -34,11 +37,11 @@ class Stop:
         return self._received
 
     def defer(self) -> None:
-        """From now on, note the first signal."""
+        """From now on, note the first signal instead of raising `Interrupted`."""
         self._deferred = True
 
     def receive(self, number: int, frame: Any) -> None:
-        """Handle a signal."""
+        """Handle signal `number`: raise `Interrupted`, or note it for the training to ask."""
         if _is_echo():
             return
         if not self._deferred:
@@ -50,7 +53,7 @@ class Stop:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Turns signals into `Interrupted`, raised wherever the command is."""
+    """Turn signals inside into `Interrupted`, raised at whatever line is being executed."""
 
     def receive(number: int, frame: Any) -> None:
         if not _is_echo():
@@ -62,21 +65,21 @@ def interrupting() -> Iterator[None]:
 
 @contextmanager
 def stopping(numbers: Sequence[int] = STOPS) -> Iterator[Stop]:
-    """Turns the first of the signals into a stop after the current step, as `Stop` says."""
+    """Turn the first of the signals inside into a stop after the current step, as `Stop` describes."""
     stop = Stop()
     with _handled(stop.receive, numbers):
         yield stop
 
 
 def ignore() -> None:
-    """Ignore all of them from now on."""
+    """Ignore all of these signals from now on."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def _handled(receive: Callable[[int, Any], None], numbers: Sequence[int]) -> Iterator[None]:
-    """Calls `receive` for the signals; SIGHUP stays ignored where it is, as under nohup."""
+    """Have `receive` handle the signals inside; SIGHUP stays ignored where it is ignored, as under nohup."""
     heard = [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
     previous = {number: signal.signal(number, receive) for number in heard}
     try:
@@ -87,7 +90,7 @@ def _handled(receive: Callable[[int, Any], None], numbers: Sequence[int]) -> Ite
 
 
 class _Heard:
-    """When the last signal came that was no echo, by whichever handler."""
+    """The time of the last signal that was not an echo, whichever handler got it."""
 
     at = -math.inf
 

@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong, at its place."""
+    """One thing that is wrong in a document, with its place."""
 
     place: Place
     message: str

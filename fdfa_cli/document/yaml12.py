@@ -26,7 +26,7 @@ MAX_NODES = 20_000
 _TAG = "tag:yaml.org,2002:"
 MERGE = _TAG + "merge"
 _DIGITS = "0123456789"
-#: Of every kind a pattern, and the characters it can start with ("" where there is none).
+#: A pattern for every kind of plain scalar.
 _CORE = {
     "null": re.compile(r"(?:null|Null|NULL|~|)\Z"),
     "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
@@ -39,7 +39,7 @@ _CORE = {
 
 
 class Refused(yaml.MarkedYAMLError):
-    """YAML that PyYAML would accept, or would not notice."""
+    """The error for YAML that PyYAML accepts, or whose fault it does not notice."""
 
 
 class CoreResolver(BaseResolver):

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, in sentences and at its place.
+"""Turns pydantic's errors about a recipe into sentences with their place in the file.
 
 A sentence names the option, says what is allowed and what was found, and the nearest valid name.
 """
@@ -166,7 +166,7 @@ def _sentence(path: KeyPath, errors: Sequence[ErrorDetails], tree: dict[str, Any
 
 
 def _expected(details: ErrorDetails) -> str:
-    """What the schema wants there; pydantic's own words for the types of error that no recipe has met."""
+    """What the schema expects there; pydantic's own words for types of error that have no sentence here."""
     template = _EXPECTED.get(details["type"])
     if template is None:
         return details["msg"].removeprefix("Input should be ").removeprefix("Input should ")
@@ -209,7 +209,7 @@ def _meant(name: str, known: Sequence[str]) -> str | None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    """The hint at the one of `known` that `name` is another word for, or is spelled alike."""
+    """A hint at the one of `known` that means the same as `name`, or is spelled like it."""
     meant = _meant(name, known)
     return f", did you mean {meant!r}?" if meant else did_you_mean(name, known)
 

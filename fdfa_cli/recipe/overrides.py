@@ -1,4 +1,4 @@
-"""``key=value`` on the command line, on top of a recipe.
+"""Overrides: ``key=value`` on the command line, on top of a recipe.
 
 A key is a dotted path, a value is YAML on one line: ``training.epochs=3``, ``network.hidden=[800, 800]``.
 Naming a section replaces the whole of it: ``rule=dfa`` is dfa with its defaults, whatever the recipe set

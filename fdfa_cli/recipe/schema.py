@@ -38,7 +38,7 @@ DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
 def _a_device(name: str) -> str:
-    """Refuse what is not called as a device is; whether it is there is known when the training starts."""
+    """Refuse text that cannot name a device; whether the device exists shows when the training starts."""
     if not re.fullmatch(DEVICE, name):
         raise ValueError(f"must be auto, cpu, mps, cuda or one of several GPUs, as cuda:0, not {name!r}")
     return name

@@ -50,7 +50,7 @@ def _absent(recipe: Recipe) -> dict[str, bool]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes any text that YAML 1.1 or 1.2 would read as something else; writes lists on one line."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another value, and writes lists on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -92,7 +92,7 @@ def plain(value: Any) -> str:
 
 
 def facts(recipe: Recipe) -> dict[str, Any]:
-    """What a table says of a run without opening its recipe."""
+    """The facts of a run that tables show without opening its recipe."""
     return {
         "data": recipe.data.name,
         "network": recipe.network.name,

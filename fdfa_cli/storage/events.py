@@ -35,7 +35,7 @@ class Scalar(NamedTuple):
 
 
 def export(run: Run, folder: Path) -> None:
-    """Bring ``folder/RUN`` up to what is stored of `run`.
+    """Bring the events in ``folder/RUN`` up to date with the stored `run`.
 
     Raises `UsageError` where the folder cannot be written to, `DiskFull` where it has no room, `RunDamaged`
     where the metrics cannot be read.
@@ -82,7 +82,7 @@ def scalars(run: Run) -> Iterator[Scalar]:
 
 
 def prepare(folder: Path) -> None:
-    """Make `folder`, before anything is trained for it.
+    """Make `folder` before the training starts, so that a mistake shows at once.
 
     Raises `UsageError` where it cannot be made, and where the package tensorboard is missing, with the extra.
     """

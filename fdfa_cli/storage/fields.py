@@ -48,7 +48,7 @@ def is_finite(value: object) -> bool:
 
 
 def check_created(created: object) -> None:
-    """A time in UTC as ISO 8601."""
+    """Raise `ValueError` unless `created` is a time in UTC as ISO 8601 writes it."""
     if isinstance(created, str) and len(created) <= 40:
         try:
             moment = datetime.fromisoformat(created)
@@ -61,7 +61,7 @@ def check_created(created: object) -> None:
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """The numbers at the end of a run."""
+    """Check the numbers that run.json says of the end of a run."""
     check_numbers(summary, "summary.")
     epochs = summary.get("epochs", 0)
     if type(epochs) is not int or not 0 <= epochs < MOST_EPOCHS:
@@ -69,7 +69,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 
 
 def check_numbers(numbers: Mapping[str, Any], where: str = "") -> None:
-    """Finite numbers, or null for those that were not, by names; some names say in what range they are."""
+    """Check finite numbers (null stands for others) by their names, some of which imply a range."""
     if len(numbers) > MOST_NAMES:
         raise ValueError(f"{where or 'a row '}has more than {MOST_NAMES} entries")
     for name, value in numbers.items():
@@ -85,7 +85,7 @@ def check_numbers(numbers: Mapping[str, Any], where: str = "") -> None:
 
 
 def check_row(row: object, before: int) -> None:
-    """A line of metrics.jsonl that follows the row of epoch `before` (0: none)."""
+    """Check a line of metrics.jsonl that follows the row of epoch `before` (0 for the first line)."""
     if not isinstance(row, dict):
         raise ValueError("not an object")
     epoch = row.get("epoch")
@@ -99,7 +99,7 @@ def check_row(row: object, before: int) -> None:
 
 
 def check_probes(probes: object) -> None:
-    """The diagnostics of an epoch, see `fdfa_cli.diagnostics.probe`."""
+    """Check the diagnostics of an epoch, as `fdfa_cli.diagnostics.probe` measures them."""
     if not isinstance(probes, list):
         raise ValueError("diagnostics is not a list")
     for probe in probes:
@@ -122,7 +122,7 @@ def check_probes(probes: object) -> None:
 
 
 def check_provenance(entries: object) -> None:
-    """What each process that wrote a run said of itself."""
+    """Check what each process that wrote a run has recorded about itself."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError("provenance must be a list of objects")
     for entry in entries:
@@ -146,7 +146,7 @@ def check_provenance(entries: object) -> None:
 
 
 def check_plain(value: object, where: str, depth: int = 0) -> None:
-    """Null, true, false, a finite number, a text, or lists and objects of these, not too deep."""
+    """Check that `value` is null, a boolean, a finite number, text, or shallow lists and objects of these."""
     if value is None or type(value) is bool or is_finite(value):
         return
     if isinstance(value, str) and len(value) <= LONGEST_TEXT:
@@ -159,13 +159,13 @@ def check_plain(value: object, where: str, depth: int = 0) -> None:
 
 
 def check_name(name: object, where: str = "") -> None:
-    """A name that can head a column: letters, digits, underscores."""
+    """Check a name that can head a column: it consists of letters, digits and underscores."""
     if not isinstance(name, str) or not name.isidentifier() or len(name) > LONGEST_NAME:
         raise ValueError(f"{where}{shown_name(name)} is not a name: letters, digits and underscores")
 
 
 def check_text(value: object, where: str) -> None:
-    """A choice of the recipe in a table: one line of some characters, none of which could act."""
+    """Check a text of one short line, which tables show: no character of it acts on a terminal."""
     if not isinstance(value, str):
         raise ValueError(f"{where} is not text")
     if not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
@@ -173,7 +173,7 @@ def check_text(value: object, where: str) -> None:
 
 
 def shown(value: object) -> str:
-    """`value` in a message: short, and without a character that could act."""
+    """`value` as a message shows it: short, and without a character that acts on a terminal."""
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if type(value) is int and abs(value) >= MOST:
@@ -183,7 +183,7 @@ def shown(value: object) -> str:
 
 
 def shown_name(name: object) -> str:
-    """A name that may be none, in a message."""
+    """`name`, which need not be a valid name, as a message shows it."""
     return name if isinstance(name, str) and name.isidentifier() and len(name) <= 60 else shown(name)
 
 
@@ -200,7 +200,7 @@ _RANGES = {
 
 @lru_cache(maxsize=4096)
 def _range(name: str) -> tuple[float, float]:
-    """The least and the most that a number called `name` can be."""
+    """The least and the greatest value that a number called `name` may have."""
     check_name(name)
     if name in RESERVED:
         raise ValueError(f"{name} is not a name of a number")

@@ -28,7 +28,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def room(path: Path) -> Iterator[None]:
-    """Raises `DiskFull` where there turns out to be no room left for what is written to `path`."""
+    """Raise `DiskFull` where the disk turns out to have no room for what is written to `path` inside."""
     try:
         yield
     except OSError as error:
@@ -38,7 +38,7 @@ def room(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Make `content` (bytes, or what a function writes to the file it is given) the file at `path`.
+    """Replace the file at `path` by `content`: bytes, or a function that writes to the file it is given.
 
     Readers see the old file or the new one, whole, and so does whoever comes after a crash or a power
     cut: written to a hidden file of the same folder, fsynced, renamed, and the folder fsynced. When
@@ -78,9 +78,9 @@ def append_whole(path: Path, file: BinaryIO, content: bytes) -> None:
 
 
 def foreign_folder(folder: Path) -> None:
-    """Make `folder`, with all above it, for what is no run, on which `scan` then does not remark.
+    """Make `folder` and all above it, for files that are not runs and that `scan` shall not report.
 
-    One that is there already, and not empty, stays as it is.
+    A folder that exists and is not empty stays as it is.
     """
     with room(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def foreign_folder(folder: Path) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what writers that were killed inside `atomic_write` left in `folder`."""
+    """Remove the drafts in `folder` that writers left when they were killed inside `atomic_write`."""
     for draft in folder.glob(".*.tmp"):
         if draft.is_symlink() or not draft.is_dir():
             draft.unlink()
@@ -121,7 +121,7 @@ def locked(path: Path) -> bool:
 
 @contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Keeps others from being `alone` in `folder`; waits for one that is, an instant, but not for ever."""
+    """Keep others from being `alone` in `folder`; waits at most half a second for one that is."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         _wait(handle, fcntl.LOCK_SH)
@@ -132,7 +132,7 @@ def shared(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
-    """Gives whether nobody has `folder` `shared`, and keeps others from it meanwhile.
+    """Yield whether no other process has `folder` `shared`, and keep others from sharing it meanwhile.
 
     False also where the file system cannot tell.
     """
@@ -144,7 +144,7 @@ def alone(folder: Path) -> Iterator[bool]:
 
 
 def _wait(handle: int, how: int) -> bool | None:
-    """As `_try`, again and again for half a second."""
+    """Call `_try` until it succeeds, for at most half a second."""
     for _ in range(50):
         if (got := _try(handle, how)) is not False:
             return got
@@ -153,7 +153,7 @@ def _wait(handle: int, how: int) -> bool | None:
 
 
 def _try(handle: int, how: int) -> bool | None:
-    """Whether the lock was got, which ends with the handle; None where the file system cannot tell."""
+    """Whether the lock was acquired (it ends with the handle); None where the file system has no locks."""
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -173,12 +173,12 @@ def dump_json(value: Any, indent: int | None = None) -> bytes:
 
 
 def read_json(file: Path, limit: int) -> Any:
-    """What a JSON file of at most `limit` bytes holds; raises `OSError`, and `ValueError` as `load_json`."""
+    """The value of a JSON file of at most `limit` bytes; raises `OSError`, and as `load_json` does."""
     return load_json(read_regular(file, limit))
 
 
 def load_json(text: bytes) -> Any:
-    """What strict JSON in UTF-8 holds; raises `ValueError` for anything else, NaN and Infinity included."""
+    """The value of strict JSON in UTF-8; raises `ValueError` for anything else, NaN and Infinity included."""
     try:
         return _DECODER.decode(text.decode())
     except RecursionError:

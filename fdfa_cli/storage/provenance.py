@@ -23,7 +23,7 @@ _EXPANDED = re.compile(r"\$(?=(?:HOME|USER)\b)")
 
 
 def provenance(command: Sequence[str], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What a process that writes a run says of itself.
+    """What a process that writes a run records about itself.
 
     `command` is its command line; `environment` what only the caller can know (device, threads).
     Asks package metadata for torch's version instead of torch, which takes seconds to import.
@@ -75,14 +75,14 @@ def anonymous(text: str) -> str:
 
 
 def plugins_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The files that were given as ``--plugin`` to the command that created a run, of its provenance."""
+    """The files that the command which created a run got as ``--plugin``, read from its provenance."""
     words = list(map(str, (entries[0].get("command") or []) if entries else []))
     following = [after for word, after in itertools.pairwise(words) if word == "--plugin"]
     return following + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
 
 
 def quote(word: str) -> str:
-    """A stored `word` for a shell, which still expands ``$HOME`` and ``$USER`` in it."""
+    """A stored `word`, quoted for a shell so that only ``$HOME`` and ``$USER`` are expanded in it."""
     if not _EXPANDED.search(word):
         return shlex.quote(word)
     parts = _EXPANDED.split(word)

@@ -1,4 +1,4 @@
-"""What run.json holds, and the summary it keeps of the metrics."""
+"""The contents of run.json, and the summary of the metrics in it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FACTS = {"data": str, "network": str, "rule": str, "seed": int, "identity": str}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What run.json holds.
+    """The contents of run.json.
 
     `facts` are the recipe's choices that a table shows (`FACTS` and any others, JSON values); `summary`
     the numbers at the end (None: not finite); `provenance` has one entry for each process that wrote the
@@ -67,7 +67,7 @@ class Record:
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """The inverse of `dump`; raises `ValueError` saying what is wrong with `text`."""
+        """The record that `dump` wrote as `text`; raises `ValueError` saying what is wrong with it."""
         try:
             content = load_json(text)
         except ValueError as error:
@@ -105,7 +105,7 @@ def _check_facts(facts: dict[str, Any], summary: dict[str, float | None]) -> Non
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """The numbers of the last epoch, with `epochs` how many there were and seconds summed over all."""
+    """The numbers of the last epoch; `epochs` is how many there were, and seconds are sums over all."""
     if not rows:
         return {"epochs": 0}
     numbers = numeric(rows[-1])

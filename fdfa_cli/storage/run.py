@@ -165,12 +165,12 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """What has become of the run."""
+        """The status that run.json gives, or "interrupted" where its writer is gone."""
         return self.record.status
 
     @property
     def checkpoint(self) -> Path:
-        """Where the checkpoint is, or will be."""
+        """The path of the checkpoint, whether it has been written or not."""
         return self.path / "checkpoint.pt"
 
     def recipe_text(self) -> str:
@@ -184,7 +184,7 @@ class Run:
             raise RunDamaged(f"{file}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The row of each epoch; a last line that is torn is left out.
+        """The row of each epoch; an incomplete last line is left out.
 
         Raises `RunDamaged` where any other line is not a row.
         """
@@ -234,7 +234,7 @@ class Run:
             self.update(status_of(error), message_of(error))
 
     def close(self) -> None:
-        """Release the run; it can then be read, no longer written."""
+        """Release the run to other processes; it can still be read, but no longer written."""
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -258,12 +258,12 @@ class Run:
 
 
 def iter_metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of `Run.metrics` of the run in `folder`, each read when it is asked for."""
+    """The rows of the run in `folder`, as `Run.metrics` gives them, one at a time."""
     return (row for row, _ in _lines(folder))
 
 
 def _lines(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each intact row of metrics.jsonl with its size in bytes."""
+    """Every complete row of metrics.jsonl, with its size in bytes."""
     file = folder / "metrics.jsonl"
     try:
         lines = read_regular(file, MAX_METRICS).splitlines(keepends=True)
@@ -286,7 +286,7 @@ def _lines(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def no_such_folder(path: Path) -> UsageError:
-    """The error for a `path` that is no folder, with the nearest name beside it."""
+    """The error for a `path` that is not a folder, with the most similar name in its parent."""
     if os.path.exists(path):  # noqa: PTH110 - False also where the name is too long or may not be looked up
         return UsageError(f"{path}: not a folder")
     try:
@@ -333,7 +333,7 @@ def _reserve(results: Path, name: str) -> Path:
 
 
 def remove_abandoned(results: Path) -> None:
-    """Remove what creators that were killed before their run had its name left in `results`.
+    """Remove the folders in `results` of creators that were killed before their run had its name.
 
     Nothing is removed while some process creates a run there, or where the file system cannot tell.
     """
@@ -351,7 +351,7 @@ def remove_abandoned(results: Path) -> None:
 
 
 def status_of(error: BaseException) -> Status:
-    """What a run has become that `error` has ended."""
+    """The status of a run that was ended by `error`."""
     if isinstance(error, Diverged):
         return "diverged"
     stopped = Interrupted | KeyboardInterrupt | SystemExit | DiskFull  # none has to do with the training
@@ -359,5 +359,5 @@ def status_of(error: BaseException) -> Status:
 
 
 def message_of(error: BaseException) -> str:
-    """What run.json says of an error."""
+    """The message that run.json keeps of `error`."""
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Finding the runs under some folders. What cannot be read is named, and never hides the rest."""
+"""Search for runs below folders. Runs that cannot be read are named and do not hide the others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
 
 
 def by_identity(runs: Iterable[Run]) -> dict[str, Run]:
-    """For each identity the run nearest to a result (the order of `STATUSES`), the newest among equals."""
+    """For each identity the run that came furthest, in the order of `STATUSES`, and of several the newest."""
     best: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: (-STATUSES.index(run.status), run.record.created, run.name)):
         best[run.record.facts["identity"]] = run
