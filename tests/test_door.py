@@ -168,8 +168,8 @@ RECORDS = {
     "too many numbers": (
         lambda c: c["summary"].update({f"x{i}": i for i in range(2000)}), "more than 1000 entries"
     ),
-    "a dotted name": (lambda c: c["summary"].update({"optimizer.lr": 1}), "'optimizer.lr' is no name"),
-    "a name that acts": (lambda c: c["summary"].update({"\x1b[2J": 1}), r"'\x1b[2J' is no name"),
+    "a dotted name": (lambda c: c["summary"].update({"optimizer.lr": 1}), "'optimizer.lr' is not a name"),
+    "a name that acts": (lambda c: c["summary"].update({"\x1b[2J": 1}), r"'\x1b[2J' is not a name"),
     "a choice that acts": (lambda c: c["facts"].update(rule="\x1b[2J"), r"facts.rule cannot be '\x1b[2J'"),
     "a long choice": (lambda c: c["facts"].update(rule="x" * 10**6), "facts.rule cannot be"),
     "an empty choice": (lambda c: c["facts"].update(data=""), "facts.data cannot be ''"),
