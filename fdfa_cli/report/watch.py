@@ -52,7 +52,7 @@ class _Pipe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
+        pass
 
     def show(self, result: PollResult, query: Query) -> None:
         """Print what `result` found, unless it is what was printed last."""

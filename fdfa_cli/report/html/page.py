@@ -33,7 +33,7 @@ def page(catalog: Catalog, runs: Sequence[Run], query: Query, damaged: Sequence[
 
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     plot_data = PlotData.of(catalog, runs, query)
     style = (_HERE / "page.css").read_text("utf-8")

@@ -78,14 +78,14 @@ class PlotData:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """By what groups are told apart: tasks, then what was asked for, else rule and swept choices."""
+        """The names that tell groups apart: of the task, then what was asked for, else rule and swept keys."""
         wanted = self.by or ("rule", *self.swept)
         split = [name for name in TASK if len({self.catalog.get(run, name) for run in self.runs}) > 1]
         return tuple(dict.fromkeys([*split, *wanted]))
 
     @cached_property
     def all_series(self) -> list[Series]:
-        """The groups."""
+        """The groups of the runs, in the order of the query."""
         return self._series_of(self.names, self.runs)
 
     @cached_property
