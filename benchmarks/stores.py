@@ -10,7 +10,7 @@ from fdfa_cli.document.load import Place, load
 from fdfa_cli.recipe.overrides import assign
 from fdfa_cli.recipe.shipped import find
 from fdfa_cli.recipe.write import dump, facts
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.trials.runner import folder_of
 
 RECIPE = "digits/mlp"
@@ -39,7 +39,7 @@ def comparison(results: Path, runs: int) -> list[str]:
     try:
         for number, trial in enumerate(plan.trials):
             recipe = trial.recipe
-            with Run.create(folder, dump(recipe), facts(recipe), ["fdfa"], environment) as run:
+            with RunFolder.create(folder, dump(recipe), facts(recipe), ["fdfa"], environment) as run:
                 accuracy = 0.5 + 1e-4 * (number % 97)
                 for epoch in range(1, EPOCHS + 1):
                     accuracy += 0.04

@@ -22,7 +22,7 @@ from typing import Any
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.write import identities
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.training.loop import fit
 from fdfa_cli.training.training_run import TrainingRun
 
@@ -77,7 +77,7 @@ def _trained() -> list[Path]:
             training = TrainingRun.new(recipe, folder / status, ["fdfa", "train"], epochs)
             fit(training, data_root())
             if training.run.status != status:
-                with Run.resume(training.run.path, ["fdfa", "train"]) as run:
+                with RunFolder.resume(training.run.path, ["fdfa", "train"]) as run:
                     run.update(status, None if status != "diverged" else "not finite")
             found.append(training.run.path)
     return found

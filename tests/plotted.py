@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.trials.announcement import Announcement, Purpose
 
 MACHINE = {"device": "cpu", "threads": 1, "workers": 1}
@@ -44,7 +44,7 @@ def store(
     facts |= {"seed": recipe["training"]["seed"], "identity": f"{number:016x}"}
     at = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(seconds=number)
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None)
-    with Run.create(results, text, facts, command, environment, clock=lambda: at) as run:
+    with RunFolder.create(results, text, facts, command, environment, clock=lambda: at) as run:
         for epoch, accuracy in enumerate(accuracies, start=1):
             run.append({"epoch": epoch, "val_accuracy": accuracy, "train_seconds": 2.0} | dict(row or {}))
         tested = {"test_accuracy": max(0.0, accuracies[-1] - 0.01)} if status == "completed" else {}

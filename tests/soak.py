@@ -43,7 +43,7 @@ from test_sweep import BASE, store
 from fdfa_cli import cli
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.resolve import read
-from fdfa_cli.storage import Run, atomic_write
+from fdfa_cli.storage import RunFolder, atomic_write
 from fdfa_cli.storage.provenance import provenance
 from fdfa_cli.training.loop import fit
 from fdfa_cli.training.training_run import TrainingRun
@@ -165,12 +165,12 @@ def training(chance: random.Random) -> tuple[str, ...]:
     return ("digits/mlp", *options)
 
 
-def undisturbed(folder: Path, recipe: str, *overrides: str) -> Run:
+def undisturbed(folder: Path, recipe: str, *overrides: str) -> RunFolder:
     """The run of a training that nothing disturbs."""
     resolved = read(recipe, overrides).recipe.single()
     training = TrainingRun.new(resolved, folder, ["fdfa"])
     fit(training, data_root())
-    return Run.open(training.run.path)
+    return RunFolder.open(training.run.path)
 
 
 def started_runs(results: Path) -> list[Path]:
@@ -186,10 +186,10 @@ def onward(results: Path, arguments: Sequence[str]) -> list[str]:
     return ["train", *arguments, "--results", str(results), "--quiet"]
 
 
-def require_same(results: Path, whole: Run, about: str) -> None:
+def require_same(results: Path, whole: RunFolder, about: str) -> None:
     """The run in `results` is completed and, but for its clocks, the same as `whole` to the last bit."""
     (path,) = started_runs(results)
-    run = Run.open(path)
+    run = RunFolder.open(path)
     require(run.status == "completed", about, "ended", run.status, run.record.error)
     require(timeless(run.metrics()) == timeless(whole.metrics()), about, "has other metrics")
     mine, theirs = (torch.load(r.checkpoint, weights_only=True) for r in (run, whole))
@@ -409,7 +409,7 @@ def long_training(folder: Path, seed: int, epochs: int = EPOCHS) -> Counts:
         code = cli.run([*command, "--quiet"])
     require(code == 0, "the training ended with", code)
     (path,) = started_runs(folder)
-    run = Run.open(path)
+    run = RunFolder.open(path)
     require([row["epoch"] for row in run.metrics()] == [*range(1, epochs + 1)], "rows are missing")
     require(names(path) == FILES, "files of the run:", names(path))
     small = undisturbed(folder / "small", "digits/mlp", *options, "training.epochs=2")
@@ -429,15 +429,15 @@ def resources() -> tuple[int, int, int]:
 def sampled(epochs: int) -> Iterator[list[array[int]]]:
     """Gives columns, into which `resources` are put whenever a row of metrics has been stored."""
     columns = [array("q", bytes(8 * epochs)) for _ in range(3)]  # that do not grow while they are filled
-    append, rows = Run.append, itertools.count()
+    append, rows = RunFolder.append, itertools.count()
 
-    def appended(run: Run, row: Mapping[str, Any]) -> None:
+    def appended(run: RunFolder, row: Mapping[str, Any]) -> None:
         append(run, row)
         number = next(rows)
         for column, value in zip(columns, resources(), strict=True):
             column[number] = value
 
-    with mock.patch.object(Run, "append", appended):
+    with mock.patch.object(RunFolder, "append", appended):
         yield columns
 
 

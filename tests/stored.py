@@ -10,7 +10,7 @@ from typing import Any
 
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.write import dump, facts, identity
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 
 
 @cache
@@ -33,7 +33,7 @@ def stored_run(
     """A run of digits/mlp under `overrides` with a `curve` of validation accuracies (or whole `rows`)."""
     text, known = resolved(*overrides)
     at = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(seconds=second)
-    with Run.create(results, text, known, ["fdfa"], {"device": "cpu"}, clock=lambda: at) as run:
+    with RunFolder.create(results, text, known, ["fdfa"], {"device": "cpu"}, clock=lambda: at) as run:
         for epoch, value in enumerate(curve, start=1):
             run.append(
                 {"epoch": epoch, "train_loss": 1.0 / epoch, "val_accuracy": value, "train_seconds": 2.0}

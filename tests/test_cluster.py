@@ -21,7 +21,7 @@ from test_tpe import PRUNED
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.document.load import parse
 from fdfa_cli.errors import UsageError
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines.base import Job
@@ -141,7 +141,9 @@ def test_a_node_that_is_killed_loses_no_trial_and_trains_none_twice(
 def training(results: Path) -> list[Path]:
     """The runs that have rows and are not at their end."""
     runs = [file.parent for file in results.glob("*/2*/run.json")]
-    return [path for path in runs if Run.open(path).status == "running" and Run.open(path).metrics()]
+    return [
+        path for path in runs if RunFolder.open(path).status == "running" and RunFolder.open(path).metrics()
+    ]
 
 
 @pytest.mark.slow
@@ -242,7 +244,7 @@ def test_a_run_written_from_deltas_is_the_run_itself(tmp_path):
     assert ended is not None
     assert ended.run is not None
     assert outcome.run is not None
-    mine, original = Run.open(ended.run), Run.open(outcome.run)
+    mine, original = RunFolder.open(ended.run), RunFolder.open(outcome.run)
     for name in ("recipe.yaml", "metrics.jsonl", "checkpoint.pt"):
         assert (mine.path / name).read_bytes() == (original.path / name).read_bytes()
     assert mine.record.summary == original.record.summary
@@ -264,7 +266,7 @@ def test_a_task_of_several_jobs_is_a_stack(tmp_path, monkeypatch):
     for job in several:
         alone = train_job(Job(job.trial, tmp_path / "alone"), lambda: False, 1)
         assert alone.run is not None
-        mine, other = runs[job.identity].record, Run.open(alone.run).record
+        mine, other = runs[job.identity].record, RunFolder.open(alone.run).record
         assert mine.provenance[0]["stacked"] == len(several)
         assert mine.provenance[0]["command"] == ["fdfa", "sweep"]
         assert mine.summary["val_loss"] == pytest.approx(other.summary["val_loss"], rel=1e-4)
@@ -278,7 +280,7 @@ def test_a_task_that_is_stopped_tells_what_it_has(tmp_path, monkeypatch):
         last = mirror.apply(delta)
     assert last is not None
     assert last.run is not None
-    run = Run.open(last.run)
+    run = RunFolder.open(last.run)
     assert (run.status, run.checkpoint.exists()) == ("interrupted", True)
     assert run.record.summary["epochs"] < 5000
 
@@ -301,13 +303,13 @@ def test_rows_of_a_lost_attempt_beyond_its_checkpoint_are_cut(tmp_path):
     assert mirror.apply(delta(2, rows(3, 4, mark=1))) is None
     job = mirror.lost("gone")
     assert job.run is not None
-    assert Run.open(job.run).status == "interrupted"
+    assert RunFolder.open(job.run).status == "interrupted"
     again = RunMirror(job)
     assert again.apply(delta(2, rows(3, mark=2))) is None
     end = RunEnd("completed", None, {"test_accuracy": 0.5})
     ended = again.apply(delta(3, rows(4, mark=2), b"of epoch 4", end))
     assert ended is not None
-    run = Run.open(job.run)
+    run = RunFolder.open(job.run)
     assert [row["val_accuracy"] for row in run.metrics()] == [0.1, 0.1, 0.2, 0.2]
     assert run.checkpoint.read_bytes() == b"of epoch 4"
     assert (run.status, run.record.error, run.record.summary["test_accuracy"]) == ("completed", None, 0.5)

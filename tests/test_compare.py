@@ -24,7 +24,7 @@ from fdfa_cli.recipe.overrides import apply
 from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.write import dump, facts, identity
 from fdfa_cli.rules.base import RULES
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.trials.plan import Trial
 from fdfa_cli.trials.store import Store
 
@@ -54,7 +54,7 @@ def stored(
 ) -> None:
     """A run as a training would leave it, with made-up figures."""
     where = {"device": "cpu", "threads": 1, "workers": 1} | environment
-    with Run.create(folder, dump(trial.recipe), facts(trial.recipe), ["fdfa"], where) as run:
+    with RunFolder.create(folder, dump(trial.recipe), facts(trial.recipe), ["fdfa"], where) as run:
         for epoch, (accuracy, time) in enumerate(zip(val, seconds, strict=True), start=1):
             run.append({"epoch": epoch, "val_accuracy": accuracy, "train_seconds": time})
         best = {"best_val_accuracy": max(val), "test_accuracy": test, "peak_memory_bytes": memory}

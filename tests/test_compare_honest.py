@@ -13,7 +13,7 @@ from fdfa_cli.comparisons.result import ComparisonResult, result_of
 from fdfa_cli.comparisons.table import across, for_people, for_programs
 from fdfa_cli.document.load import parse
 from fdfa_cli.recipe.write import dump, facts
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.sweeps.result import SweepResult
 from fdfa_cli.sweeps.result import result_of as sweep_result
@@ -26,7 +26,7 @@ SECTION = "  rules: [bp, dfa]\n  seeds: 3\n"
 
 def trained(folder: Path, trial: Trial, *values: float | None, test: float | None = None) -> None:
     """A completed run with these validation accuracies; without one of test data unless it is given."""
-    with Run.create(folder, dump(trial.recipe), facts(trial.recipe), ["fdfa"], {"workers": 1}) as run:
+    with RunFolder.create(folder, dump(trial.recipe), facts(trial.recipe), ["fdfa"], {"workers": 1}) as run:
         for epoch, value in enumerate(values, start=1):
             run.append({"epoch": epoch, "val_accuracy": value, "train_seconds": 1.0})
         run.update("completed", **({} if test is None else {"test_accuracy": test}))

@@ -40,7 +40,7 @@ from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, identity
 from fdfa_cli.rules.base import RULES, Rule
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 
 CLASSES = 3
 PLAIN = MLP(hidden=(6, 5), norm="none").build((4,), CLASSES)
@@ -436,11 +436,11 @@ def recipe(*overrides: str) -> Recipe:
     return read("digits/mlp", over(FEW, *overrides)).recipe
 
 
-def without(run: Run) -> list[dict[str, Any]]:
+def without(run: RunFolder) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "diagnostics"} for row in figures(run)]
 
 
-def probes(run: Run) -> list[dict[str, Any]]:
+def probes(run: RunFolder) -> list[dict[str, Any]]:
     return [probe for row in run.metrics() for probe in row["diagnostics"]]
 
 
@@ -487,7 +487,7 @@ def test_an_interrupted_training_keeps_its_probes(tmp_path, steps):
     assert_same_run(*(replaced(one) for one in (run, whole)))
 
 
-def replaced(run: Run) -> Run:
+def replaced(run: RunFolder) -> RunFolder:
     """The run with its probes taken out of its rows, where they hold clocks."""
     rows = run.metrics()
     (run.path / "metrics.jsonl").write_text(
@@ -557,7 +557,7 @@ def test_command_shows_a_line_for_each_probed_epoch(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     (probed,) = [line for line in lines if "cosine" in line and "step 0" not in line]
     path = next(Path(tmp_path).iterdir())
-    last = probes(Run.open(path))[-1]
+    last = probes(RunFolder.open(path))[-1]
     shown = " ".join(f"{block['signal_cosine']:.2f}" for block in last["blocks"])
     assert probed == f"  step 10: cosine of error signal and true one, by block: {shown}"
     assert fdfa([*options, "rule=fg-w", "diagnostics={}"]) == 0

@@ -26,7 +26,7 @@ from fdfa_cli.door import open_regular, open_to_append, read_regular
 from fdfa_cli.errors import RecipeError, RunDamaged, UsageError
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.write import dump
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.storage.run import remove_abandoned
 from fdfa_cli.training import checkpoint
 from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement
@@ -101,7 +101,7 @@ def test_a_linked_log_of_metrics_is_not_cut(tmp_path):
     (path / "metrics.jsonl").unlink()
     (path / "metrics.jsonl").symlink_to(precious)
     with pytest.raises(UsageError, match="a symbolic link, not a regular file"):
-        Run.resume(path, ["fdfa"])
+        RunFolder.resume(path, ["fdfa"])
     assert precious.read_text() == "one line that is no row, without an end"
 
 
@@ -218,16 +218,16 @@ def test_a_record_is_checked_field_by_field(tmp_path, capsys, what):
 def test_no_writer_writes_what_the_door_refuses(tmp_path):
     """Overflow becomes null, a long error is cut, and a row that is none is refused before it is stored."""
     path = stored_run(tmp_path, rows=[{"epoch": 3, "train_loss": 1e200, "lr": -1e300}], test_loss=1e160)
-    run = Run.open(path)
+    run = RunFolder.open(path)
     assert run.metrics()[2] == {"epoch": 3, "train_loss": None, "lr": None}
     assert run.record.summary["test_loss"] is None
-    with Run.resume(path, ["fdfa"]) as run:
+    with RunFolder.resume(path, ["fdfa"]) as run:
         run.update("failed", "x" * 10**6)
         for row in ({"epoch": 4, "note": "x"}, {"epoch": 0}, {"epoch": True}, {"epoch": 4, "a.b": 1}):
             with pytest.raises(ValueError):  # noqa: PT011 - each has its own
                 run.append(row)
-    assert 1000 < len(Run.open(path).record.error) < 10**5
-    assert len(Run.open(path).metrics()) == 3
+    assert 1000 < len(RunFolder.open(path).record.error) < 10**5
+    assert len(RunFolder.open(path).metrics()) == 3
 
 
 # metrics.jsonl
@@ -283,7 +283,7 @@ def test_a_row_of_metrics_is_checked_field_by_field(tmp_path, capsys, what, stat
     with (bad / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(RunDamaged, match=r"metrics\.jsonl:3: not a row of metrics") as caught:
-        list(Run(bad, scan([good]).runs[0].record).metrics())
+        list(RunFolder(bad, scan([good]).runs[0].record).metrics())
     assert reason in str(caught.value)
     views = (["--rows", "epochs"], ["--rows", "diagnostics"], ["--columns", "run,curve"])
     for view in views if status == "completed" else views[:1]:
@@ -462,10 +462,10 @@ def test_a_flipped_weight_is_named_and_the_run_is_not_called_diverged(stopped, c
     said = capsys.readouterr().err
     assert f"{file}: damaged: the checksum of" in said
     assert "if you remove it, the run starts again" in said
-    assert Run.open(stopped).status == "failed"
+    assert RunFolder.open(stopped).status == "failed"
     file.unlink()
     assert cli.run(["train", "--resume", str(stopped), "--quiet"]) == 0
-    assert Run.open(stopped).status == "completed"
+    assert RunFolder.open(stopped).status == "completed"
 
 
 def entry(name: str, value: object) -> object:
@@ -597,7 +597,7 @@ def test_a_run_whose_rows_lack_what_the_end_sums_up_comes_to_its_end(stopped):
     del row["train_seconds"], row["val_accuracy"]
     file.write_text(json.dumps(row) + "\n")
     assert cli.run(["train", "--resume", str(stopped), "--quiet"]) == 0
-    assert Run.open(stopped).record.summary["best_val_epoch"] == 2
+    assert RunFolder.open(stopped).record.summary["best_val_epoch"] == 2
 
 
 @pytest.mark.parametrize(
@@ -644,7 +644,7 @@ def test_metrics_that_cannot_be_read_end_no_sweep(tmp_path):
     (path / "metrics.jsonl").write_text("[]\n")
     store, trial = (
         Store(tmp_path),
-        SimpleNamespace(identity=Run.open(path).record.facts["identity"], epochs=9),
+        SimpleNamespace(identity=RunFolder.open(path).record.facts["identity"], epochs=9),
     )
     for _ in range(2):
         assert store.value(trial, "val_accuracy", 1) is None
@@ -657,7 +657,7 @@ KILLED = """
     import os, sys
     from datetime import UTC, datetime
     from pathlib import Path
-    from fdfa_cli.storage import Run
+    from fdfa_cli.storage import RunFolder
     def watch(event, arguments):
         if event == "os.rename" and str(arguments[0]).endswith(".new"):
             if sys.argv[2] == "killed":
@@ -666,7 +666,8 @@ KILLED = """
             sys.stdin.read()
     sys.addaudithook(watch)
     facts = {"data": "d", "network": "n", "rule": "r", "seed": 0, "identity": "0123abcd" * 2}
-    Run.create(Path(sys.argv[1]), "r", facts, [], clock=lambda: datetime(2026, 1, 2, tzinfo=UTC)).close()
+    noon = datetime(2026, 1, 2, tzinfo=UTC)
+    RunFolder.create(Path(sys.argv[1]), "r", facts, [], clock=lambda: noon).close()
 """
 
 
@@ -694,7 +695,7 @@ def test_what_a_killed_creator_left_is_removed_but_nothing_of_one_that_lives(tmp
         remove_abandoned(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == before
         living.communicate("")
-    assert Run.open(tmp_path / f"{name}-2").status == "interrupted"
+    assert RunFolder.open(tmp_path / f"{name}-2").status == "interrupted"
     remove_abandoned(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         kept.name, f"{name}-2", *(other.name for other in others)
@@ -731,11 +732,13 @@ def test_a_folder_that_somebody_holds_does_not_keep_a_run_from_being_created(tmp
     fcntl.flock(handle, fcntl.LOCK_EX)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     try:
-        assert Run.open(stored_run(tmp_path)).status == "completed"
+        assert RunFolder.open(stored_run(tmp_path)).status == "completed"
     finally:
         os.close(handle)
 
 
 def test_the_time_a_run_was_created_is_in_utc_to_the_second(tmp_path):
     path = stored_run(tmp_path, second=5)
-    assert datetime.fromisoformat(Run.open(path).record.created) == datetime(2026, 1, 2, 0, 0, 5, tzinfo=UTC)
+    assert datetime.fromisoformat(RunFolder.open(path).record.created) == datetime(
+        2026, 1, 2, 0, 0, 5, tzinfo=UTC
+    )

@@ -16,7 +16,7 @@ from stored import stored_run
 from test_train import assert_same_run
 
 from fdfa_cli.cli import run as fdfa
-from fdfa_cli.storage import Run, files, scan
+from fdfa_cli.storage import RunFolder, files, scan
 from fdfa_cli.training.training_run import CheckpointInterval
 
 TRAIN = ("train", "digits/fdfa", "network.hidden=[8]", "training.epochs=3", "training.device=cpu")
@@ -85,12 +85,12 @@ def a_sentence(said: str, *of: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Run:
+def whole(tmp_path_factory) -> RunFolder:
     """The training of `TRAIN` that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
     assert fdfa([*TRAIN, "--quiet", "--results", str(folder)]) == 0
     (path,) = folder.iterdir()
-    return Run.open(path)
+    return RunFolder.open(path)
 
 
 @pytest.fixture
@@ -117,12 +117,12 @@ def test_a_training_on_a_full_disk_is_gone_on_with_to_the_same_digits(tmp_path, 
             assert code == 1
             a_sentence(said, str(results))
             continue
-        run = Run.open(runs[0])
+        run = RunFolder.open(runs[0])
         if code == 1:
             a_sentence(said, f"to go on, once there is room: fdfa train --resume {run.path}")
             assert run.status == "interrupted"
             assert fdfa(["train", "--resume", str(run.path), "--quiet"]) == 0
-        assert_same_run(whole, Run.open(run.path))
+        assert_same_run(whole, RunFolder.open(run.path))
     assert codes == {0, 1}, "none was too small, or none was large enough"
     assert content(before) == stored
 
@@ -143,7 +143,7 @@ def test_a_training_whose_disk_fills_at_any_call_is_gone_on_with(tmp_path, whole
         # Completed in spite of an error only where the last thing failed: to make sure of what is written.
         assert run.status == "completed" or (code, run.status) == (1, "interrupted")
         assert fdfa(["train", "--resume", str(run.path), "--quiet"]) == 0
-        assert_same_run(whole, Run.open(run.path))
+        assert_same_run(whole, RunFolder.open(run.path))
     assert found.runs or code == 1
 
 
@@ -151,7 +151,7 @@ def test_a_resumed_training_whose_disk_is_full_stays_as_it_was(tmp_path, whole, 
     """The row that does not fit is taken back whole, whatever of it was written."""
     path = tmp_path / whole.name
     shutil.copytree(whole.path, path)
-    with Run.resume(path, ["fdfa"]) as run:
+    with RunFolder.resume(path, ["fdfa"]) as run:
         run.update("interrupted", "a test")
         size = (path / "metrics.jsonl").stat().st_size
         row = {"epoch": 4, "train_loss": 1.0}
@@ -162,7 +162,7 @@ def test_a_resumed_training_whose_disk_is_full_stays_as_it_was(tmp_path, whole, 
             run.append(row)
         assert (path / "metrics.jsonl").stat().st_size == size
         run.append(row)
-    assert Run.open(path).metrics()[-1] == row
+    assert RunFolder.open(path).metrics()[-1] == row
 
 
 # --------------------------------------------------------------------------------------------- sweeps
@@ -224,7 +224,7 @@ def test_trials_that_failed_are_said_to_be_left_out(tmp_path, capsys):
     assert swept(file, tmp_path) == 0
     assert "--retry-failed" not in capsys.readouterr().err
     first = scan([tmp_path]).runs[0]
-    with Run.resume(first.path, ["fdfa"]) as run:
+    with RunFolder.resume(first.path, ["fdfa"]) as run:
         run.update("failed", "a test")
     assert swept(file, tmp_path) == 1
     said = capsys.readouterr().err
@@ -234,7 +234,7 @@ def test_trials_that_failed_are_said_to_be_left_out(tmp_path, capsys):
     compared += ["network.hidden=[8]", "training.device=cpu", "--results", str(tmp_path / "compared")]
     assert fdfa(compared) == 0
     (first,) = scan([tmp_path / "compared"]).runs
-    with Run.resume(first.path, ["fdfa"]) as run:
+    with RunFolder.resume(first.path, ["fdfa"]) as run:
         run.update("failed", "a test")
     capsys.readouterr()
     assert fdfa(compared) == 1
@@ -325,7 +325,7 @@ def test_a_training_goes_on_without_tensorboard(tmp_path, whole, monkeypatch, ca
     assert write is not events.append_whole
     assert fdfa([*TRAIN, "--quiet", "--results", str(results), "--tensorboard", str(folder)]) == 0
     (path,) = results.iterdir()
-    assert_same_run(whole, Run.open(path))
+    assert_same_run(whole, RunFolder.open(path))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {folder}")
     assert line.endswith(f"the training goes on, and later: fdfa report {path} --tensorboard {folder}")

@@ -15,7 +15,7 @@ from fdfa_cli.errors import Interrupted
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.training.stack import StackedTrainState
 from fdfa_cli.training.state import TrainState
 from fdfa_cli.trials.engines.base import Job
@@ -41,7 +41,7 @@ def test_it_trains_better_than_chance(tmp_path, rule, precision):
     options = [f"rule={rule}", f"training.precision={precision}", "training.epochs=4", "--device", GPU]
     assert fdfa(["train", "digits/mlp", *options, "--quiet", "--results", str(tmp_path)]) == 0
     (path,) = tmp_path.iterdir()
-    record = Run.open(path).record
+    record = RunFolder.open(path).record
     assert record.status == "completed"
     assert record.summary["test_accuracy"] > (0.4 if rule in ("bp", "dfa", "fdfa") else 0.15)
     assert record.summary["peak_memory_bytes"] > 0
@@ -95,7 +95,7 @@ def job(one: Recipe, folder: Path) -> Job:
 
 def assert_same_figures(one: Path | None, other: Path | None) -> None:
     """Losses to rounding over some thirty steps; an accuracy may differ by a few samples whose logits tie."""
-    rows: list[list[dict[str, Any]]] = [Run.open(path).metrics() for path in (one, other) if path]
+    rows: list[list[dict[str, Any]]] = [RunFolder.open(path).metrics() for path in (one, other) if path]
     assert len(rows) == 2
     for mine, theirs in zip(*rows, strict=True):
         for key in ("train_loss", "val_loss"):

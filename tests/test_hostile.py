@@ -15,7 +15,7 @@ import pytest
 from hostile_runs import Made, make
 
 from fdfa_cli import cli
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 
 #: Seconds after which a command counts as hanging: many times what the slowest takes.
 PATIENCE = 600
@@ -103,7 +103,7 @@ def test_every_report_shows_every_whole_run_and_names_the_others(hostile, view):
         missing = [made.path.name for made in hostile if made.whole and made.path.name not in answer.out]
         assert missing == []
     if view == "groups":
-        runs = [Run.open(made.path) for made in hostile if made.whole]
+        runs = [RunFolder.open(made.path) for made in hostile if made.whole]
         whole = sum(run.status == "completed" for run in runs)
         rule = runs[0].record.facts["rule"]
         (row,) = [row for row in json.loads(answer.out) if (row["rule"], row["network"]) == (rule, "mlp")]

@@ -28,7 +28,7 @@ from fdfa_cli.report.html import page
 from fdfa_cli.report.plots.style import COLORS, DARK
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import Condition, SortKey
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.storage.provenance import quote
 
 HOSTILE = '</script></style><img src=x onerror="window.hacked=1">&amp;\'"`'
@@ -285,7 +285,7 @@ def test_a_row_can_be_trained_again_from_the_page_alone(tmp_path, monkeypatch):
     assert [run.record.facts for run in second] == [run.record.facts for run in first]
     for one, other in zip(first, second, strict=True):
         assert one.record.summary["test_accuracy"] == other.record.summary["test_accuracy"]
-    assert isinstance(first[0], Run)
+    assert isinstance(first[0], RunFolder)
 
 
 def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path, capsys):

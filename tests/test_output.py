@@ -17,7 +17,7 @@ from stored import stored_run
 
 from fdfa_cli import output
 from fdfa_cli.errors import OutputLost, ReaderGone
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 
 TRAIN = ("train", "digits/fdfa", "network.hidden=[16]", "training.device=cpu")
 TWICE = (*TRAIN, "training.epochs=2")
@@ -93,7 +93,7 @@ def test_a_training_goes_on_whatever_becomes_of_its_output(tmp_path, start):
     assert code == 0, said
     assert "Traceback" not in said
     (path,) = tmp_path.iterdir()
-    run = Run.open(path)
+    run = RunFolder.open(path)
     assert (run.status, len(run.metrics())) == ("completed", 2)
     for name in ("run.json", "recipe.yaml", "metrics.jsonl"):  # which would get the number of a closed one
         assert b"epoch 1/2" not in (path / name).read_bytes()
@@ -109,7 +109,7 @@ def test_a_training_whose_reader_goes_ends_as_if_read(tmp_path):
             assert line  # not its end
     assert process.returncode == 0
     (path,) = tmp_path.iterdir()
-    run = Run.open(path)
+    run = RunFolder.open(path)
     assert (run.status, len(run.metrics())) == ("completed", 40)
 
 
@@ -134,7 +134,7 @@ def test_a_sweep_goes_on_whatever_becomes_of_its_progress(tmp_path, start, engin
     )
     assert code == 0
     assert "winner" in shown
-    assert {run.status for run in map(Run.open, results.glob("*/2*"))} == {"completed"}
+    assert {run.status for run in map(RunFolder.open, results.glob("*/2*"))} == {"completed"}
 
 
 # --------------------------------------------------------------------------------------------- results
@@ -184,7 +184,7 @@ def test_a_sweep_whose_table_cannot_be_printed_has_stored_all(tmp_path):
     )
     assert (code, said) == (1, "fdfa: cannot write to standard output: No space left on device\n")
     assert list(results.glob("*/sweep.json"))
-    assert {run.status for run in map(Run.open, results.glob("*/2*"))} == {"completed"}
+    assert {run.status for run in map(RunFolder.open, results.glob("*/2*"))} == {"completed"}
 
 
 def test_a_stream_that_is_full_for_now_is_waited_for():
@@ -270,7 +270,7 @@ def test_a_signal_leaves_a_checkpoint(tmp_path, number):
     assert process.returncode == 130
     assert b"stopping: a checkpoint is being written\n" in said
     (path,) = tmp_path.iterdir()
-    run = Run.open(path)
+    run = RunFolder.open(path)
     assert run.status == "interrupted"
     assert run.checkpoint.exists()
 
@@ -285,7 +285,7 @@ def test_under_nohup_a_training_outlives_its_terminal(tmp_path):
     _, said = process.communicate()
     assert process.returncode == 0, said
     (path,) = tmp_path.iterdir()
-    assert Run.open(path).status == "completed"
+    assert RunFolder.open(path).status == "completed"
 
 
 @pytest.mark.parametrize("engine", ["serial", "batched", "processes"])
@@ -303,7 +303,7 @@ def test_a_sweep_whose_terminal_goes_loses_no_trial(tmp_path, engine):
     _, said = process.communicate()
     assert process.returncode == 130, said
     assert b"Traceback" not in said
-    runs = [Run.open(path) for path in results.glob("*/2*")]
+    runs = [RunFolder.open(path) for path in results.glob("*/2*")]
     assert {run.status for run in runs} == {"interrupted"}
     assert any(run.checkpoint.exists() for run in runs)
 
@@ -357,7 +357,7 @@ def test_a_training_that_is_being_built_stops_at_once(tmp_path):
     process.communicate()
     assert process.returncode == 130
     (path,) = results.iterdir()
-    run = Run.open(path)
+    run = RunFolder.open(path)
     assert (run.status, run.record.error, run.checkpoint.exists()) == ("interrupted", "interrupted", False)
 
 

@@ -30,7 +30,7 @@ from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
 from fdfa_cli.stats import Mean
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.tables import SUMMARY, Column, Table
 
 HOSTILE = r"[bold red]a\[/]|b_c*d*`e`<i>&amp;{~}^$#%--\LaTeX"
@@ -48,7 +48,7 @@ def store(
     """A run whose numbers follow from `number`."""
     facts = {"data": "digits", "network": "mlp", "rule": "fdfa", "seed": number, **facts}
     at = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(seconds=number)
-    with Run.create(
+    with RunFolder.create(
         results,
         "r",
         facts | {"identity": f"{number:064x}"[::-1]},

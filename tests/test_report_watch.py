@@ -24,7 +24,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.query_table import query_table
 from fdfa_cli.report.select import Condition
 from fdfa_cli.report.watch import fitting, heading
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.storage.events import export
 from fdfa_cli.trials.store import Store
 
@@ -32,10 +32,10 @@ ROOT = Path(__file__).parents[1]
 HERE = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def started(results: Path, *overrides: str, epochs: int = 2) -> Run:
+def started(results: Path, *overrides: str, epochs: int = 2) -> RunFolder:
     """A run that this process is writing."""
     text, facts = resolved(*overrides)
-    run = Run.create(results, text, facts, ["fdfa"], {"device": "cpu"})
+    run = RunFolder.create(results, text, facts, ["fdfa"], {"device": "cpu"})
     for epoch in range(1, epochs + 1):
         run.append({"epoch": epoch, "train_loss": 1.0 / epoch, "val_accuracy": 0.5, "train_seconds": 2.0})
     return run
@@ -48,7 +48,7 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
     done, live = stored_run(tmp_path, "rule=bp"), started(tmp_path, "rule=dfa")
     read = []
     for name in ("read", "metrics"):
-        real = getattr(Run, name)
+        real = getattr(RunFolder, name)
         function = real.__func__ if name == "read" else real
 
         def spy(*arguments, function=function, name=name):
@@ -56,7 +56,7 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
             read.append((name, of))
             return function(*arguments)
 
-        monkeypatch.setattr(Run, name, classmethod(spy) if name == "read" else spy)
+        monkeypatch.setattr(RunFolder, name, classmethod(spy) if name == "read" else spy)
     poller = RunPoller([tmp_path], Query())
     first = poller.poll()
     query_table(first.catalog, Query(), curves=True)
@@ -103,7 +103,7 @@ def test_how_far_a_sweep_is(tmp_path):
         for seed, status in enumerate(("completed", "diverged", "completed"))
     ]
     live = started(folder, "rule=bp", "training.seed=3", "training.epochs=7")
-    ours = [Run.open(path).record.facts["identity"] for path in (*runs[:2], live.path)]
+    ours = [RunFolder.open(path).record.facts["identity"] for path in (*runs[:2], live.path)]
     Store(folder).announce(ours, 9)  # the third run is of another plan
     lines = heading(RunPoller([tmp_path], Query()).poll())
     assert lines == [
@@ -321,7 +321,7 @@ def test_without_the_package_the_extra_is_named(tmp_path, capsys, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_usage_error(tmp_path, capsys):
-    run = Run.open(stored_run(tmp_path / "runs", "rule=dfa"))
+    run = RunFolder.open(stored_run(tmp_path / "runs", "rule=dfa"))
     (tmp_path / "tb").write_text("a file")
     new = str(tmp_path / "new")
     assert cli.run(["train", "digits/mlp", "--results", new, "--tensorboard", str(tmp_path / "tb")]) == 2

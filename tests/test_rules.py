@@ -37,7 +37,7 @@ from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules import step as rules
 from fdfa_cli.rules.base import RULES, Rule
 from fdfa_cli.rules.step import Update
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.training.state import TrainState
 
 #: Epochs of digits/mlp, which has 30, in the tests of learning.
@@ -494,7 +494,7 @@ def recipe(name: str, *overrides: str) -> Recipe:
     ).recipe
 
 
-def stored(run: Run) -> tuple[list[dict[str, float]], dict[str, Any]]:
+def stored(run: RunFolder) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Metrics without the clocks, and every tensor of the checkpoint."""
     rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.metrics()]
     content = torch.load(run.checkpoint, weights_only=True)

@@ -26,7 +26,7 @@ from fdfa_cli.errors import DiskFull, Diverged, Interrupted, RunDamaged, UsageEr
 from fdfa_cli.storage import (
     STATUSES,
     Record,
-    Run,
+    RunFolder,
     atomic_write,
     by_identity,
     foreign_folder,
@@ -46,8 +46,10 @@ ROWS = [
 RECIPE = "data: {name: digits}\n"
 
 
-def create(results: Path, *, at: datetime = NOON, **facts: object) -> Run:
-    return Run.create(results, RECIPE, FACTS | facts, ["fdfa", "train"], {"device": "cpu"}, clock=lambda: at)
+def create(results: Path, *, at: datetime = NOON, **facts: object) -> RunFolder:
+    return RunFolder.create(
+        results, RECIPE, FACTS | facts, ["fdfa", "train"], {"device": "cpu"}, clock=lambda: at
+    )
 
 
 def stored(results: Path, status: str = "completed", rows: int = 3, **facts: object) -> Path:
@@ -113,11 +115,11 @@ def test_eight_processes_in_one_second_get_eight_folders(tmp_path):
         import sys
         from datetime import UTC, datetime
         from pathlib import Path
-        from fdfa_cli.storage import Run
+        from fdfa_cli.storage import RunFolder
         facts = {"data": "d", "network": "n", "rule": "r", "seed": int(sys.argv[2]), "identity": "0" * 64}
         clock = lambda: datetime(2026, 1, 2, tzinfo=UTC)
         sys.stdin.read(1)  # until all are there
-        with Run.create(Path(sys.argv[1]), sys.argv[2], facts, [], clock=clock) as run:
+        with RunFolder.create(Path(sys.argv[1]), sys.argv[2], facts, [], clock=clock) as run:
             for epoch in range(1, 50):
                 run.append({"epoch": epoch, "train_loss": float(sys.argv[2])})
             run.update("completed")
@@ -132,7 +134,7 @@ def test_eight_processes_in_one_second_get_eight_folders(tmp_path):
     assert len(set(paths)) == 8
     assert {path.name for path in paths} == {p.name for p in tmp_path.iterdir()}
     for seed, path in enumerate(paths):
-        run = Run.open(path)
+        run = RunFolder.open(path)
         assert (run.status, run.record.facts["seed"], run.recipe_text()) == ("completed", seed, str(seed))
         assert {row["train_loss"] for row in run.metrics()} == {float(seed)}
         assert len(run.metrics()) == 49
@@ -144,7 +146,7 @@ def test_a_run_whose_creation_is_killed_is_there_whole_or_not_at_all(tmp_path):
         import os, sys
         from datetime import UTC, datetime
         from pathlib import Path
-        from fdfa_cli.storage import Run
+        from fdfa_cli.storage import RunFolder
         left = 1_000
         def watch(event, arguments):
             global left
@@ -159,7 +161,7 @@ def test_a_run_whose_creation_is_killed_is_there_whole_or_not_at_all(tmp_path):
             if (child := os.fork()) == 0:
                 left = calls
                 facts = {"data": "d", "network": "n", "rule": "r", "seed": 0, "identity": f"{calls:08d}"}
-                Run.create(Path(sys.argv[1]), "r", facts, [], clock=clock).close()
+                RunFolder.create(Path(sys.argv[1]), "r", facts, [], clock=clock).close()
                 os._exit(0)
             code, calls = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), calls + 1
         print(code, calls)
@@ -215,7 +217,7 @@ def test_metrics_cut_anywhere_lose_the_torn_line_and_no_other(tmp_path):
     whole = file.read_bytes()
     for size in range(len(whole) + 1):  # every byte
         file.write_bytes(whole[:size])
-        assert Run.open(path).metrics() == ROWS[: whole[:size].count(b"\n")]
+        assert RunFolder.open(path).metrics() == ROWS[: whole[:size].count(b"\n")]
 
 
 def test_a_resumed_run_continues_from_a_line_cut_anywhere(tmp_path):
@@ -228,7 +230,7 @@ def test_a_resumed_run_continues_from_a_line_cut_anywhere(tmp_path):
         intact = whole[:size].count(b"\n")
         for epochs in range(intact + 1):
             file.write_bytes(whole[:size])
-            with Run.resume(path, ["fdfa"]) as run:
+            with RunFolder.resume(path, ["fdfa"]) as run:
                 run.cut(epochs)
                 for row in ROWS[epochs:]:
                     run.append(row)
@@ -239,14 +241,14 @@ def test_a_resumed_run_appends_no_row_to_a_torn_line(tmp_path):
     path = stored(tmp_path, "interrupted", rows=2)
     with (path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"epoch": 3, "tra')
-    with Run.resume(path, ["fdfa"]) as run:
+    with RunFolder.resume(path, ["fdfa"]) as run:
         run.append(ROWS[2])
         assert run.metrics() == ROWS
 
 
 def test_a_resumed_run_refuses_to_leave_a_gap(tmp_path):
     path = stored(tmp_path, rows=2)
-    with Run.resume(path, ["fdfa"]) as run, pytest.raises(RunDamaged, match=r"ends at epoch 2.* of 3"):
+    with RunFolder.resume(path, ["fdfa"]) as run, pytest.raises(RunDamaged, match=r"ends at epoch 2.* of 3"):
         run.cut(3)
 
 
@@ -257,7 +259,7 @@ def test_a_line_damaged_before_the_last_is_named(tmp_path, line):
     lines[1] = line
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(RunDamaged, match=r"metrics\.jsonl:2: not a row"):
-        Run.open(path).metrics()
+        RunFolder.open(path).metrics()
 
 
 # Status
@@ -286,7 +288,7 @@ def test_an_update_keeps_what_it_does_not_name(tmp_path):
         run.update(peak_memory_bytes=7)
         run.append(ROWS[1])
         run.update("completed", test_accuracy=0.5, train_loss=0.1)
-    record = Run.open(run.path).record
+    record = RunFolder.open(run.path).record
     assert (record.status, record.facts) == ("completed", FACTS)
     assert record.summary["peak_memory_bytes"] == 7
     assert record.summary["epochs"] == 2
@@ -309,7 +311,7 @@ def test_an_error_that_leaves_a_run_is_its_status(tmp_path, error, status):
     run.append(ROWS[0])
     with pytest.raises(type(error)), run:
         raise error
-    record = Run.open(run.path).record
+    record = RunFolder.open(run.path).record
     assert (record.status, record.error) == (status, str(error) or type(error).__name__)
     assert record.summary["train_loss"] == 0.5
 
@@ -319,13 +321,13 @@ def test_an_error_after_a_run_has_ended_does_not_change_how_it_ended(tmp_path):
     run.update("completed")
     with pytest.raises(RuntimeError), run:
         raise RuntimeError("while printing")
-    assert Run.open(run.path).record.error is None
+    assert RunFolder.open(run.path).record.error is None
 
 
 def test_a_status_clears_the_error_before_it(tmp_path):
     with pytest.raises(RuntimeError), create(tmp_path) as run:
         raise RuntimeError("out of memory")
-    with Run.resume(run.path, ["fdfa"]) as run:
+    with RunFolder.resume(run.path, ["fdfa"]) as run:
         run.update("running")
         assert run.record.error is None
 
@@ -333,8 +335,8 @@ def test_a_status_clears_the_error_before_it(tmp_path):
 WRITER = """
     import sys
     from pathlib import Path
-    from fdfa_cli.storage import Run
-    run = Run.resume(Path(sys.argv[1]), ["fdfa", "train", "--resume"])
+    from fdfa_cli.storage import RunFolder
+    run = RunFolder.resume(Path(sys.argv[1]), ["fdfa", "train", "--resume"])
     run.update("running")
     run.append({"epoch": 4, "train_loss": 0.0625})
     print("ready", flush=True)
@@ -346,21 +348,21 @@ def test_a_run_is_running_while_its_process_lives_and_interrupted_after_a_kill(t
     path = stored(tmp_path)
     writer = python(WRITER, path, stdin=subprocess.PIPE)
     assert writer.stdout.readline() == "ready\n"
-    live = Run.open(path)
+    live = RunFolder.open(path)
     assert (live.status, live.record.summary["epochs"]) == ("running", 4)
     with pytest.raises(UsageError, match="another process"):
-        Run.resume(path, ["fdfa"])
+        RunFolder.resume(path, ["fdfa"])
     (path / ".checkpoint.pt.0badcafe.tmp").write_bytes(b"half")
 
     writer.send_signal(signal.SIGKILL)
     writer.communicate()
     assert json.loads((path / "run.json").read_text())["status"] == "running"
-    assert Run.open(path).status == "interrupted"
-    with Run.resume(path, ["fdfa", "again"]) as run:
+    assert RunFolder.open(path).status == "interrupted"
+    with RunFolder.resume(path, ["fdfa", "again"]) as run:
         assert run.status == "interrupted"
         assert not list(path.glob(".*"))
         run.update("completed")
-    commands = [entry["command"] for entry in Run.open(path).record.provenance]
+    commands = [entry["command"] for entry in RunFolder.open(path).record.provenance]
     assert commands == [["fdfa", "train"], ["fdfa", "train", "--resume"], ["fdfa", "again"]]
 
 
@@ -370,12 +372,12 @@ def test_looking_at_a_run_does_not_keep_others_from_resuming_it(tmp_path):
         fcntl.flock(file, fcntl.LOCK_SH)  # as a reader holds it, only longer
         end = threading.Timer(0.1, fcntl.flock, (file, fcntl.LOCK_UN))
         end.start()
-        Run.resume(path, ["fdfa"]).close()
+        RunFolder.resume(path, ["fdfa"]).close()
         end.join()
 
 
 def test_only_who_holds_a_run_can_write_to_it(tmp_path):
-    run = Run.open(stored(tmp_path))
+    run = RunFolder.open(stored(tmp_path))
     for write in (lambda: run.append(ROWS[0]), lambda: run.cut(0), lambda: run.update("failed")):
         with pytest.raises(ValueError, match="reading only"):
             write()
@@ -415,7 +417,7 @@ def test_a_file_whose_writer_is_killed_keeps_its_old_content(tmp_path):
     assert process.returncode == -9
     assert (path / "checkpoint.pt").read_bytes() == b"old"
     assert len(list(path.glob(".checkpoint.pt.*.tmp"))) == 1
-    Run.resume(path, ["fdfa"]).close()
+    RunFolder.resume(path, ["fdfa"]).close()
     assert not list(path.glob(".*"))
 
 
@@ -459,7 +461,7 @@ def test_a_run_names_neither_host_nor_user_nor_home(tmp_path, monkeypatch):
         "/home/ada-lovelace/a.yaml",
         "x=/nfs/ada-lovelace",
     ]
-    with pytest.raises(FileNotFoundError), Run.create(tmp_path, RECIPE, FACTS, command) as run:
+    with pytest.raises(FileNotFoundError), RunFolder.create(tmp_path, RECIPE, FACTS, command) as run:
         raise FileNotFoundError(2, "No such file", "/home/ada-lovelace/sets/mnist")
     text = (run.path / "run.json").read_text()
     assert "ada-lovelace" not in text
@@ -471,12 +473,12 @@ def test_a_run_names_neither_host_nor_user_nor_home(tmp_path, monkeypatch):
 def test_an_error_with_a_file_name_that_is_not_utf8_can_be_stored_and_printed(tmp_path):
     with pytest.raises(OSError, match="missing"), create(tmp_path) as run:
         raise OSError(os.fsdecode(b"missing: \xff.png"))
-    assert Run.open(run.path).record.error.encode("utf-8") == rb"missing: \udcff.png"
+    assert RunFolder.open(run.path).record.error.encode("utf-8") == rb"missing: \udcff.png"
 
 
 def test_a_command_line_that_is_not_utf8_is_stored_as_it_was(tmp_path):
     command = ["fdfa", "train", os.fsdecode(b"caf\xe9.yaml")]
-    with Run.create(tmp_path, RECIPE, FACTS, command) as run:
+    with RunFolder.create(tmp_path, RECIPE, FACTS, command) as run:
         assert json.loads((run.path / "run.json").read_text("utf-8"))["provenance"][0]["command"] == command
 
 
@@ -681,7 +683,11 @@ def test_a_run_knows_its_name_from_inside(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_is_named_with_the_nearest_that_is(tmp_path):
     path = stored(tmp_path)
     mistyped = path.with_name(path.name.replace("fdfa", "fdaf"))
-    for look_up in (lambda: scan([mistyped]), lambda: Run.open(mistyped), lambda: Run.resume(mistyped, [])):
+    for look_up in (
+        lambda: scan([mistyped]),
+        lambda: RunFolder.open(mistyped),
+        lambda: RunFolder.resume(mistyped, []),
+    ):
         with pytest.raises(UsageError, match=f"no such folder, did you mean '{path.name}'"):
             look_up()
     with pytest.raises(UsageError, match="not a folder"):
@@ -733,8 +739,8 @@ def test_the_store_does_not_import_torch(tmp_path):
     code = """
         import sys
         from pathlib import Path
-        from fdfa_cli.storage import Run, scan
-        Run.resume(Path(sys.argv[1]), ["fdfa"]).close()
+        from fdfa_cli.storage import RunFolder, scan
+        RunFolder.resume(Path(sys.argv[1]), ["fdfa"]).close()
         scan([Path(sys.argv[1])])
         print(sorted({"torch", "numpy", "pydantic", "yaml"} & set(sys.modules)))
     """

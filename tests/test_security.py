@@ -24,11 +24,11 @@ from soak import undisturbed
 from fdfa_cli import cli
 from fdfa_cli.document import load, yaml12
 from fdfa_cli.report.html.reproduce import line
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Run:
+def stranger(tmp_path: Path) -> RunFolder:
     """An interrupted run that can be gone on with, of which a stranger may have changed every byte."""
     options = ("network.hidden=[4]", "data.limit=200", "training.threads=1", "training.epochs=2")
     run = undisturbed(tmp_path / "runs", "digits/mlp", *options)
@@ -36,7 +36,7 @@ def stranger(tmp_path: Path) -> Run:
     return run
 
 
-def change(run: Run, how: Callable[[dict[str, Any]], object]) -> None:
+def change(run: RunFolder, how: Callable[[dict[str, Any]], object]) -> None:
     file = run.path / "run.json"
     record = json.loads(file.read_text())
     how(record)
@@ -83,7 +83,7 @@ def compressed(bomb: Bomb) -> bytes:
 
 @pytest.mark.parametrize("made", [plain, archive, legacy, compressed])
 def test_a_checkpoint_of_a_stranger_runs_nothing(
-    made: Callable[[Bomb], bytes], stranger: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Callable[[Bomb], bytes], stranger: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = made(Bomb(tmp_path / "exploded"))
     stranger.checkpoint.write_bytes(content)
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_a_stranger_runs_nothing(
 
 @pytest.mark.parametrize("command", ["train --resume", "report --html page.html", "report"])
 def test_a_plugin_that_a_run_folder_names_is_not_loaded(
-    command: str, stranger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, stranger: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plugin = stranger.path / "plugin.py"
@@ -131,7 +131,7 @@ def test_a_command_to_paste_is_one_command_whatever_its_words_are(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_in_a_run_folder_is_not_written_through(stranger: Run, tmp_path: Path) -> None:
+def test_a_link_in_a_run_folder_is_not_written_through(stranger: RunFolder, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     for name in ("metrics.jsonl", "run.json", "checkpoint.pt"):
         file = stranger.path / name

@@ -24,7 +24,7 @@ from fdfa_cli.recipe.write import identity
 from fdfa_cli.rules.backprop import Backprop
 from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.step import Update
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.streams import Draw
 from fdfa_cli.training import footprint
 from fdfa_cli.training.grouping import groups
@@ -330,7 +330,7 @@ def test_optimizers_that_look_at_whole_tensors_are_not_stacked(monkeypatch, tmp_
         command += ["sweep.parameters={optimizer.lr: {values: [0.01, 0.04]}}", "--plugin", "lars.py"]
         command += ["--engine", chosen, "--results", chosen, "--quiet"]
         subprocess.run([sys.executable, "-m", "fdfa_cli", *command], check=True)
-        runs = [Run.open(path.parent) for path in Path(chosen).rglob("run.json")]
+        runs = [RunFolder.open(path.parent) for path in Path(chosen).rglob("run.json")]
         assert not any("stacked" in entry for one in runs for entry in one.record.provenance)
         found[chosen] = {one.record.facts["identity"]: figures(one.path) for one in runs}
     assert len(found["serial"]) == 8
@@ -419,7 +419,7 @@ def test_auto_stacks_what_it_pays_for(tmp_path):
 
 def figures(path: Path | None) -> list[dict[str, float]]:
     assert path is not None
-    rows = Run.open(path).metrics()
+    rows = RunFolder.open(path).metrics()
     return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rows]
 
 
@@ -456,7 +456,7 @@ def test_runs_are_those_that_each_trains_alone(tmp_path):
         single = alone(job)
         assert (outcome.status, outcome.error) == (single.status, single.error) == ("completed", None)
         assert_same_figures(outcome.run, single.run)
-        mine, theirs = (Run.open(o.run).record for o in (outcome, single) if o.run)
+        mine, theirs = (RunFolder.open(o.run).record for o in (outcome, single) if o.run)
         assert mine.summary.keys() == theirs.summary.keys()
         assert mine.summary["test_accuracy"] == pytest.approx(theirs.summary["test_accuracy"], abs=0.006)
         assert (mine.provenance[0]["workers"], mine.provenance[0]["stacked"]) == (4, 4)
@@ -507,7 +507,7 @@ def test_what_one_engine_stops_another_goes_on_with(tmp_path, first, steps):
         for k, job in enumerate(some):
             with pytest.raises(Interrupted):
                 train_job(job, stop_after(steps + 2 * k), 1)
-    runs = {run.record.facts["identity"]: run for run in map(Run.open, (tmp_path / first).iterdir())}
+    runs = {run.record.facts["identity"]: run for run in map(RunFolder.open, (tmp_path / first).iterdir())}
     assert {run.status for run in runs.values()} == {"interrupted"}
     on = [replace(job, run=runs[job.identity].path) for job in some]
     ended = [alone(j) for j in on] if first == "stacked" else list(train_stack(on, lambda: False, 3))
@@ -521,7 +521,7 @@ def test_closing_early_checkpoints_those_that_train_on(tmp_path):
     outcomes = train_stack(jobs(recipes, tmp_path), lambda: False, 3)
     assert next(outcomes).status == "completed"
     outcomes.close()
-    runs = [Run.open(path) for path in tmp_path.iterdir()]
+    runs = [RunFolder.open(path) for path in tmp_path.iterdir()]
     assert sorted(run.status for run in runs) == ["completed", "interrupted", "interrupted"]
     assert all(torch.load(run.checkpoint, weights_only=True)["epoch"] == 1 for run in runs)
 
@@ -539,7 +539,7 @@ def test_one_that_cannot_be_stored_fails_alone(tmp_path):
 
     def damage() -> bool:
         for path in tmp_path.glob("2*"):
-            if Run.open(path).record.facts["seed"] == 1:
+            if RunFolder.open(path).record.facts["seed"] == 1:
                 (path / "recipe.yaml").exists() and (path / "checkpoint.pt").mkdir(exist_ok=True)
         return False
 

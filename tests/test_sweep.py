@@ -28,7 +28,7 @@ from fdfa_cli.recipe.resolve import read, resolve
 from fdfa_cli.recipe.sweep import Prune, Space, random
 from fdfa_cli.recipe.write import identity
 from fdfa_cli.rules.backprop import Backprop
-from fdfa_cli.storage import Run, scan
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.sweeps.prune import survivors
 from fdfa_cli.sweeps.run import train
@@ -655,7 +655,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_no_other(tmp_path):
     assert [result.status for result in results if result] == ["completed", "failed", "completed"]
     assert results[1] is not None
     assert "SIGKILL" in str(results[1].error)
-    assert Run.open(results[1].path).status == "failed"
+    assert RunFolder.open(results[1].path).status == "failed"
 
 
 # ------------------------------------------------------------------------------- what is chosen

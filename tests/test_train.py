@@ -26,7 +26,7 @@ from fdfa_cli.optim.state import OptimizerState
 from fdfa_cli.recipe.resolve import read
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.signals import stopping
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.training import device
 from fdfa_cli.training.state import TrainState
 from fdfa_cli.training.training_run import CheckpointInterval, TrainingRun
@@ -38,17 +38,17 @@ def recipe(*overrides: str) -> Recipe:
     return read("digits/mlp", over(SMALL, *overrides)).recipe
 
 
-def figures(run: Run) -> list[dict[str, float]]:
+def figures(run: RunFolder) -> list[dict[str, float]]:
     """The metrics without the clocks."""
     return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in run.metrics()]
 
 
-def tensors(run: Run) -> dict[str, torch.Tensor]:
+def tensors(run: RunFolder) -> dict[str, torch.Tensor]:
     content = torch.load(run.checkpoint, weights_only=True)
     return {**content["params"], **content["buffers"], **content["state"]}
 
 
-def assert_same_run(one: Run, other: Run) -> None:
+def assert_same_run(one: RunFolder, other: RunFolder) -> None:
     assert figures(one) == figures(other)
     mine, theirs = tensors(one), tensors(other)
     assert mine.keys() == theirs.keys()
@@ -105,7 +105,7 @@ def test_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path, steps, overri
     whole = trained(tmp_path, options)
     asked = iter(range(10**9))
     run = stopped(tmp_path, options, lambda: next(asked) >= steps)
-    assert Run.open(run.path).status == "interrupted"
+    assert RunFolder.open(run.path).status == "interrupted"
     assert_same_run(whole, resumed(run, options))
 
 
@@ -130,7 +130,7 @@ LONG = ("digits/mlp", "rule=fdfa", *SMALL[:1], "training.epochs=30", "--threads"
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Run:
+def uninterrupted(tmp_path_factory) -> RunFolder:
     folder = tmp_path_factory.mktemp("whole")
     options = recipe("rule=fdfa", "training.epochs=30")
     return trained(folder, options)
@@ -143,9 +143,9 @@ def test_killed_process_resumes_to_the_same_digits(tmp_path, uninterrupted, epoc
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     (path,) = tmp_path.iterdir()
-    assert Run.open(path).status == "interrupted"
+    assert RunFolder.open(path).status == "interrupted"
     assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
-    assert_same_run(uninterrupted, Run.open(path))
+    assert_same_run(uninterrupted, RunFolder.open(path))
 
 
 def test_interrupted_process_exits_130_with_a_checkpoint(tmp_path, uninterrupted):
@@ -158,14 +158,14 @@ def test_interrupted_process_exits_130_with_a_checkpoint(tmp_path, uninterrupted
     assert b"Traceback" not in errors
     (path,) = folder.iterdir()
     assert output.decode().splitlines()[-1] == str(path)
-    assert Run.open(path).status == "interrupted"
+    assert RunFolder.open(path).status == "interrupted"
     told = re.fullmatch(r"fdfa: (interrupted in epoch \d+); to go on: fdfa (.*)\n", errors.decode())
     assert told, errors
-    assert Run.open(path).record.error == told[1]
+    assert RunFolder.open(path).record.error == told[1]
     command = shlex.split(told[2])
     assert command == ["train", "--resume", str(path), "--plugin", str(plugin)]
     assert fdfa([*command, "--quiet"]) == 0
-    assert_same_run(uninterrupted, Run.open(path))
+    assert_same_run(uninterrupted, RunFolder.open(path))
 
 
 def test_a_signal_to_the_process_and_its_group_is_one_stop(monkeypatch):
@@ -190,10 +190,10 @@ def test_signalled_twice_at_once_it_leaves_a_checkpoint(tmp_path, uninterrupted,
     process.communicate()
     assert process.returncode == 130
     (path,) = tmp_path.iterdir()
-    assert Run.open(path).record.error is not None
-    assert "twice" not in Run.open(path).record.error
+    assert RunFolder.open(path).record.error is not None
+    assert "twice" not in RunFolder.open(path).record.error
     assert fdfa(["train", "--resume", str(path), "--quiet"]) == 0
-    assert_same_run(uninterrupted, Run.open(path))
+    assert_same_run(uninterrupted, RunFolder.open(path))
 
 
 def test_a_run_without_checkpoint_starts_again(tmp_path):
@@ -202,14 +202,14 @@ def test_a_run_without_checkpoint_starts_again(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"), run:
         raise RuntimeError("power cut")
     assert fdfa(["train", "--resume", str(run.path), "--quiet"]) == 0
-    assert_same_run(trained(tmp_path, options), Run.open(run.path))
+    assert_same_run(trained(tmp_path, options), RunFolder.open(run.path))
 
 
 def test_divergence_is_stored_and_exits_1(tmp_path, capsys):
     arguments = ["train", "digits/mlp", "rule=bp", "optimizer=sgd", "optimizer.lr=1e30", *SMALL]
     assert fdfa([*arguments, "--results", str(tmp_path), "--quiet"]) == 1
     (path,) = tmp_path.iterdir()
-    run = Run.open(path)
+    run = RunFolder.open(path)
     assert run.status == "diverged"
     assert run.metrics()[-1]["train_loss"] is None
     out, err = capsys.readouterr()

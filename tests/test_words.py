@@ -15,7 +15,7 @@ import pytest
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
 from fdfa_cli.recipe.shipped import shipped_recipes
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.trials.engines import ray_init
 from fdfa_cli.version import __version__
 
@@ -108,7 +108,7 @@ def test_resuming_without_its_plugin_names_the_plugin(tmp_path, plugin, slow, ca
     monkeypatch.setattr(sys, "argv", ["fdfa", *arguments, f"--plugin={plugin}"])
     assert fdfa([*sys.argv[1:], "--quiet"]) == 0
     (path,) = results.iterdir()
-    with Run.resume(path, ["fdfa"]) as run:
+    with RunFolder.resume(path, ["fdfa"]) as run:
         run.update("interrupted", "a test")
     from fdfa_cli.rules.base import RULES
 

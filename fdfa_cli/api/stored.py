@@ -18,8 +18,7 @@ from fdfa_cli.network.modules import network_module
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.rules.base import Rule
-from fdfa_cli.storage import Run as Folder
-from fdfa_cli.storage import Status, scan
+from fdfa_cli.storage import RunFolder, Status, scan
 from fdfa_cli.training import checkpoint, loop
 from fdfa_cli.training.device import chosen
 from fdfa_cli.training.state import TrainState
@@ -39,10 +38,10 @@ class Run:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._folder = Folder.open(Path(path))
+        self._folder = RunFolder.open(Path(path))
 
     @classmethod
-    def _of(cls, folder: Folder) -> Self:
+    def _of(cls, folder: RunFolder) -> Self:
         """The run whose folder has been read already."""
         run = cls.__new__(cls)
         run._folder = folder

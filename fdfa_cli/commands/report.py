@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fdfa_cli.errors import RunDamaged
     from fdfa_cli.report.catalog import Catalog
     from fdfa_cli.report.query import Query
-    from fdfa_cli.storage import Run
+    from fdfa_cli.storage import RunFolder
 
 DEFAULT = Path("results")
 
@@ -180,7 +180,7 @@ def _report(
 
 
 def _explain(
-    paths: list[Path], catalog: Catalog, chosen: list[Run], damaged: list[RunDamaged], query: Query
+    paths: list[Path], catalog: Catalog, chosen: list[RunFolder], damaged: list[RunDamaged], query: Query
 ) -> None:
     """Say why no run is shown, and what a condition that is met by none may have meant."""
     from fdfa_cli.printable import printable
@@ -212,7 +212,7 @@ def _watch(paths: list[Path], query: Query, tensorboard: Path | None) -> None:
     _name_damaged(damaged)
 
 
-def _export(runs: Iterable[Run], folder: Path) -> list[RunDamaged]:
+def _export(runs: Iterable[RunFolder], folder: Path) -> list[RunDamaged]:
     """Write `runs` for TensorBoard; returns an error for each that cannot be read."""
     from fdfa_cli.errors import RunDamaged
     from fdfa_cli.storage.events import export
@@ -237,7 +237,7 @@ def _name_damaged(damaged: list[RunDamaged]) -> None:
 
 def _draw(
     catalog: Catalog,
-    runs: list[Run],
+    runs: list[RunFolder],
     damaged: list[RunDamaged],
     query: Query,
     plots: Path | None,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fdfa_cli.errors import RecipeError, RunDamaged, UsageError, did_you_mean
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.tables import DETAILS, SUMMARY, Column, Kind, Value
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Catalog:
     With `before`, what that already knew of the same runs is not read again.
     """
 
-    def __init__(self, runs: Sequence[Run], before: Catalog | None = None) -> None:
+    def __init__(self, runs: Sequence[RunFolder], before: Catalog | None = None) -> None:
         self.runs = runs
-        self._known: dict[Run, _Known] = {}
+        self._known: dict[RunFolder, _Known] = {}
         if before is not None:
             self._known |= {run: before._known[run] for run in runs if run in before._known}
         self._parsed: dict[str, dict[str, Any]] = before._parsed if before else {}
@@ -64,7 +64,7 @@ class Catalog:
         found = {str(error): error for known in self._known.values() for error in known.damaged}
         return [found[message] for message in sorted(found)]
 
-    def get(self, run: Run, name: str) -> Value:
+    def get(self, run: RunFolder, name: str) -> Value:
         """The value of `name` for `run`; None where it has none. A section alone means its name."""
         if name == "study":
             study = self.study(run)
@@ -84,18 +84,18 @@ class Catalog:
 
         return studies(self.runs)
 
-    def study(self, run: Run) -> Study | None:
+    def study(self, run: RunFolder) -> Study | None:
         """The sweep or comparison in whose folder `run` is."""
         return self.studies.get(run.path.parent)
 
-    def values(self, run: Run) -> dict[str, Value]:
+    def values(self, run: RunFolder) -> dict[str, Value]:
         """All that run.json says of `run`."""
         known = self._of(run)
         if known.values is None:
             known.values = _values(run)
         return known.values
 
-    def choices(self, run: Run) -> dict[str, Any]:
+    def choices(self, run: RunFolder) -> dict[str, Any]:
         """Every value of the recipe of `run` by its dotted key; nothing where it cannot be read."""
         known = self._of(run)
         if known.choices is None:
@@ -107,18 +107,18 @@ class Catalog:
             known.choices = common | {SEED: run.record.facts["seed"]} if common else {}
         return known.choices
 
-    def recipe_text(self, run: Run) -> str:
+    def recipe_text(self, run: RunFolder) -> str:
         """The resolved recipe of `run` as it is stored; empty where it cannot be read."""
         known = self._of(run)
         if known.text is None:
             known.text = self._attempt(run, run.recipe_text, "")
         return known.text
 
-    def configuration(self, run: Run) -> str:
+    def configuration(self, run: RunFolder) -> str:
         """The recipe of `run` without its seed and without where it computes: equal for runs to average."""
         return _without(_EXECUTION_LINES, _without(_SEED_LINE, self.recipe_text(run)))
 
-    def rows(self, run: Run) -> list[dict[str, Any]]:
+    def rows(self, run: RunFolder) -> list[dict[str, Any]]:
         """The metrics of `run`, a row an epoch; none where they cannot be read."""
         known = self._of(run)
         if known.rows is None:
@@ -157,10 +157,10 @@ class Catalog:
         whole = all(isinstance(value, int) for value in values)
         return Column(name, title, "count" if whole else "number", choice, _best(name))
 
-    def _of(self, run: Run) -> _Known:
+    def _of(self, run: RunFolder) -> _Known:
         return self._known.setdefault(run, _Known())
 
-    def _attempt(self, run: Run, read: Callable[[], T], otherwise: T) -> T:
+    def _attempt(self, run: RunFolder, read: Callable[[], T], otherwise: T) -> T:
         """What `read` returns; `otherwise` where it finds damage, which is kept."""
         try:
             return read()
@@ -183,7 +183,7 @@ class Catalog:
         return any(name in choices or f"{name}.name" in choices for choices in keys)
 
 
-def _values(run: Run) -> dict[str, Value]:
+def _values(run: RunFolder) -> dict[str, Value]:
     record = run.record
     device = record.provenance[-1].get("device") if record.provenance else None
     return {
@@ -209,7 +209,7 @@ def _without(lines: re.Pattern[str], text: str) -> str:
     return _TRAINING.sub(lambda section: lines.sub("", section[0]), text)
 
 
-def _parse(run: Run, text: str) -> dict[str, Any]:
+def _parse(run: RunFolder, text: str) -> dict[str, Any]:
     """The values of a stored recipe; raises `RunDamaged` where it is none."""
     from fdfa_cli.document.load import values  # takes longer than a table of a few runs
 

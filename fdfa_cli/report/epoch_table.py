@@ -11,7 +11,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import notes
 from fdfa_cli.report.select import ordered
 from fdfa_cli.report.varied import varied
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.tables import Column, Table, Value
 
 #: What is repeated of the run in every row.
@@ -20,7 +20,7 @@ IDS = ("run", "identity", "data", "network", "rule", "seed", "status")
 Entry = dict[str, Value]
 
 
-def epochs_table(catalog: Catalog, runs: Sequence[Run], query: Query) -> Table:
+def epochs_table(catalog: Catalog, runs: Sequence[RunFolder], query: Query) -> Table:
     """One row an epoch of every run, with all of its metrics."""
     entries = [
         (run, {name: value for name, value in row.items() if not isinstance(value, dict | list)})
@@ -30,7 +30,7 @@ def epochs_table(catalog: Catalog, runs: Sequence[Run], query: Query) -> Table:
     return _table(catalog, runs, entries, query)
 
 
-def diagnostics_table(catalog: Catalog, runs: Sequence[Run], query: Query) -> Table:
+def diagnostics_table(catalog: Catalog, runs: Sequence[RunFolder], query: Query) -> Table:
     """One row a probe and block, and one of each whole probe, whose block is missing.
 
     The latter holds what it took, and the seconds and bytes of each phase of a step.
@@ -60,13 +60,15 @@ def _entries(probe: dict[str, Any]) -> Iterator[Entry]:
         yield at | block
 
 
-def _table(catalog: Catalog, runs: Sequence[Run], entries: list[tuple[Run, Entry]], query: Query) -> Table:
+def _table(
+    catalog: Catalog, runs: Sequence[RunFolder], entries: list[tuple[RunFolder, Entry]], query: Query
+) -> Table:
     own = dict.fromkeys(name for _, entry in entries for name in entry)
     names = query.columns or tuple(dict.fromkeys((*IDS, *varied(catalog, runs), *own)))
     unknown = [n for n in (*names, *(key.name for key in query.sort)) if n not in own]
     catalog.check(unknown, also=tuple(own))
 
-    def get(pair: tuple[Run, Entry], name: str) -> Value:
+    def get(pair: tuple[RunFolder, Entry], name: str) -> Value:
         run, entry = pair
         return entry.get(name) if name in own else catalog.get(run, name)
 
@@ -75,7 +77,7 @@ def _table(catalog: Catalog, runs: Sequence[Run], entries: list[tuple[Run, Entry
     return Table(columns, tuple(rows), tuple(notes(runs)))
 
 
-def _column(name: str, entries: Sequence[tuple[Run, Entry]]) -> Column:
+def _column(name: str, entries: Sequence[tuple[RunFolder, Entry]]) -> Column:
     values = [value for _, entry in entries if (value := entry.get(name)) is not None]
     if any(isinstance(value, str) for value in values):
         return Column(name, name.replace("_", " "))

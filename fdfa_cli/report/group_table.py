@@ -13,7 +13,7 @@ from fdfa_cli.report.run_table import notes as run_notes
 from fdfa_cli.report.select import ordered
 from fdfa_cli.report.sparkline import CURVE, FALLBACKS, curve_column, mean_curve, metric_of_epochs, sparkline
 from fdfa_cli.stats import FEWEST
-from fdfa_cli.storage import STATUSES, Run
+from fdfa_cli.storage import STATUSES, RunFolder
 from fdfa_cli.tables import Column, Table, Value
 
 #: What groups are judged by unless another metric is asked for: the first that some run has.
@@ -79,7 +79,7 @@ def _curves(
     return curve_column(metric), dict(zip(map(id, groups), drawn, strict=True))
 
 
-def usual_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
+def usual_metrics(runs: Sequence[RunFolder]) -> tuple[str, ...]:
     """What `runs` are judged by where nothing was asked for: test accuracy, or what stands in for it.
 
     Runs without test data have none.

@@ -11,7 +11,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import SortKey, ordered
 from fdfa_cli.report.varied import varying
 from fdfa_cli.stats import Mean, mean
-from fdfa_cli.storage import Run, by_identity
+from fdfa_cli.storage import RunFolder, by_identity
 from fdfa_cli.tables import Value
 
 #: Names whose values stay in the order in which they are found.
@@ -31,8 +31,8 @@ class Group:
     """
 
     key: tuple[Value, ...]
-    runs: tuple[Run, ...]
-    completed: tuple[Run, ...]
+    runs: tuple[RunFolder, ...]
+    completed: tuple[RunFolder, ...]
     statuses: Counter[str]
     mixed: tuple[str, ...]
 
@@ -53,20 +53,20 @@ class Group:
         return replace(figure, half=None) if figure and self.mixed else figure
 
 
-def group(catalog: Catalog, runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
+def group(catalog: Catalog, runs: Sequence[RunFolder], by: Sequence[str]) -> list[Group]:
     """`runs` grouped by the values of the names `by`, sorted by the first name, then by the second, ….
 
     Numbers and settings are in the order of their values. Data sets, networks and rules stay in the order in
     which they first appear: that of a comparison.
     """
     catalog.check(by)
-    members: dict[tuple[Value, ...], list[Run]] = {}
+    members: dict[tuple[Value, ...], list[RunFolder]] = {}
     for run in runs:
         members.setdefault(tuple(catalog.get(run, name) for name in by), []).append(run)
     order = {name: {v: i for i, v in enumerate(dict.fromkeys(key[at] for key in members))}
              for at, name in enumerate(by) if name in AS_FOUND}  # fmt: skip
 
-    def place(item: tuple[tuple[Value, ...], list[Run]], name: str) -> Value:
+    def place(item: tuple[tuple[Value, ...], list[RunFolder]], name: str) -> Value:
         value = item[0][by.index(name)]
         return order[name][value] if name in order else value
 
@@ -74,7 +74,9 @@ def group(catalog: Catalog, runs: Sequence[Run], by: Sequence[str]) -> list[Grou
     return [_group(catalog, key, several) for key, several in found]
 
 
-def without_tuning(catalog: Catalog, runs: Sequence[Run], query: Query) -> tuple[list[Run], list[str]]:
+def without_tuning(
+    catalog: Catalog, runs: Sequence[RunFolder], query: Query
+) -> tuple[list[RunFolder], list[str]]:
     """The `runs` to average, and a note on those of searches before comparisons, which are kept apart.
 
     A search tries many settings under one seed; among the runs that its winners were then trained for, they
@@ -94,14 +96,14 @@ def without_tuning(catalog: Catalog, runs: Sequence[Run], query: Query) -> tuple
     return [run for run in runs if run not in apart], [note]
 
 
-def _group(catalog: Catalog, key: tuple[Value, ...], runs: list[Run]) -> Group:
+def _group(catalog: Catalog, key: tuple[Value, ...], runs: list[RunFolder]) -> Group:
     distinct = sorted(by_identity(runs).values(), key=lambda run: (run.name, str(run.path)))
     completed = tuple(run for run in distinct if run.status == "completed")
     statuses: Counter[str] = Counter(run.status for run in distinct)
     return Group(key, tuple(runs), completed, statuses, _mixed(catalog, completed))
 
 
-def _mixed(catalog: Catalog, runs: Sequence[Run]) -> tuple[str, ...]:
+def _mixed(catalog: Catalog, runs: Sequence[RunFolder]) -> tuple[str, ...]:
     """The keys other than the seed in which the recipes of `runs` differ."""
     configurations = {catalog.configuration(run): run for run in runs}
     if len(configurations) < 2:

@@ -11,7 +11,7 @@ from fdfa_cli.errors import RunDamaged
 from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import select
-from fdfa_cli.storage import STATUSES, Run, by_identity, scan
+from fdfa_cli.storage import STATUSES, RunFolder, by_identity, scan
 from fdfa_cli.storage.files import locked
 from fdfa_cli.storage.run import FILES
 from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement
@@ -31,9 +31,9 @@ class PollResult:
     """
 
     catalog: Catalog
-    runs: tuple[Run, ...]
+    runs: tuple[RunFolder, ...]
     unreadable: tuple[RunDamaged, ...]
-    changed: tuple[Run, ...]
+    changed: tuple[RunFolder, ...]
     plans: dict[Path, Announcement]
 
     @property
@@ -43,7 +43,7 @@ class PollResult:
 
     def progress(self) -> list[str]:
         """A line for each sweep or comparison among the runs, and for the first runs that train."""
-        folders: dict[Path, list[Run]] = {}
+        folders: dict[Path, list[RunFolder]] = {}
         for run in self.runs:
             folders.setdefault(run.path.parent, []).append(run)
         lines = [
@@ -55,7 +55,7 @@ class PollResult:
         more = [f"and {len(running) - MOST_RUNNING} more"] if len(running) > MOST_RUNNING else []
         return [*lines, *running[:MOST_RUNNING], *more]
 
-    def _epoch(self, run: Run) -> str:
+    def _epoch(self, run: RunFolder) -> str:
         epochs = self.catalog.choices(run).get("training.epochs", "?")
         return f"{run.name}  epoch {run.record.summary.get('epochs', 0):g} of {epochs}"
 
@@ -65,11 +65,11 @@ class RunPoller:
 
     def __init__(self, paths: Sequence[Path], query: Query, wait: bool = False) -> None:
         self._paths, self._query, self._wait = paths, query, wait
-        self._runs: dict[Path, tuple[tuple[Stamp, ...], Run]] = {}
-        self._before: dict[Path, tuple[tuple[Stamp, ...], Run]] = {}
+        self._runs: dict[Path, tuple[tuple[Stamp, ...], RunFolder]] = {}
+        self._before: dict[Path, tuple[tuple[Stamp, ...], RunFolder]] = {}
         self._plans: dict[Path, tuple[Stamp, Announcement | None]] = {}
         self._catalog: Catalog | None = None
-        self._shown: dict[Path, Run] = {}
+        self._shown: dict[Path, RunFolder] = {}
 
     def poll(self) -> PollResult:
         """What is there now.
@@ -86,19 +86,19 @@ class RunPoller:
         known = {folder: plan for folder, plan in plans.items() if plan is not None}
         return PollResult(self._catalog, tuple(runs), tuple(found.damaged), changed, known)
 
-    def _read(self, folder: Path, names: set[str]) -> Run:
-        """As `Run.read`; the run of the last look where neither its files nor its writer have changed."""
+    def _read(self, folder: Path, names: set[str]) -> RunFolder:
+        """As `RunFolder.read`, but the run of the last look where neither files nor writer have changed."""
         try:
             stamps = tuple(_stamp(folder / name) for name in FILES)
         except OSError:
-            return Run.read(folder, names)  # which says what is wrong
+            return RunFolder.read(folder, names)  # which says what is wrong
         known, run = self._before.get(folder, ((), None))
         try:
             gone = run is not None and run.status == "running" and not locked(folder / "metrics.jsonl")
         except OSError:
             gone = True  # reading it again says what is wrong
         if run is None or known != stamps or gone:
-            run = Run.read(folder, names)
+            run = RunFolder.read(folder, names)
         self._runs[folder] = stamps, run
         return run
 
@@ -117,7 +117,7 @@ def _stamp(file: Path) -> Stamp:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _count(folder: Path, runs: Sequence[Run], plan: Announcement) -> str:
+def _count(folder: Path, runs: Sequence[RunFolder], plan: Announcement) -> str:
     """How far the sweep or comparison in `folder` is."""
     ours = [run for key, run in by_identity(runs).items() if key in plan.identities]
     counts = Counter(run.status for run in ours)

@@ -11,7 +11,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.select import SortKey, ordered
 from fdfa_cli.report.sparkline import CURVE, curve_column, metric_of_epochs, sparkline
 from fdfa_cli.report.varied import varied
-from fdfa_cli.storage import STATUSES, Run
+from fdfa_cli.storage import STATUSES, RunFolder
 from fdfa_cli.tables import DETAILS, SUMMARY, Table, Value
 
 #: More settings than this have no column where people read: a note names them.
@@ -19,7 +19,7 @@ MOST_SETTINGS = 6
 
 
 def runs_table(
-    catalog: Catalog, runs: Sequence[Run], query: Query, details: bool = False, curves: bool = False
+    catalog: Catalog, runs: Sequence[RunFolder], query: Query, details: bool = False, curves: bool = False
 ) -> Table:
     """One row a run, in the order given unless the `query` sorts; those of one sweep by what it varied.
 
@@ -56,7 +56,7 @@ def _usual(query: Query, differing: Sequence[str], details: bool) -> list[str]:
     return [*usual[:at], *(name for name in differing if name not in usual), *usual[at:], *more]
 
 
-def _differing(catalog: Catalog, runs: Sequence[Run], details: bool) -> tuple[list[str], list[str]]:
+def _differing(catalog: Catalog, runs: Sequence[RunFolder], details: bool) -> tuple[list[str], list[str]]:
     """The names of what the runs differ in besides what has a column, and those there is no room for."""
     found = varied(catalog, runs)
     kept = found if details else found[:MOST_SETTINGS]
@@ -64,7 +64,7 @@ def _differing(catalog: Catalog, runs: Sequence[Run], details: bool) -> tuple[li
     return [*study, *kept], found[len(kept) :]
 
 
-def _by_sweep(catalog: Catalog, runs: Sequence[Run], differing: Sequence[str]) -> list[SortKey]:
+def _by_sweep(catalog: Catalog, runs: Sequence[RunFolder], differing: Sequence[str]) -> list[SortKey]:
     """How to sort the runs of a single sweep: its trials are stored in no order of their values."""
     studies = {catalog.study(run) for run in runs}
     study = studies.pop() if len(studies) == 1 else None
@@ -73,7 +73,7 @@ def _by_sweep(catalog: Catalog, runs: Sequence[Run], differing: Sequence[str]) -
     return [*(SortKey(name) for name in differing if study.varies(name)), SortKey("rule"), SortKey("seed")]
 
 
-def notes(runs: Sequence[Run]) -> list[str]:
+def notes(runs: Sequence[RunFolder]) -> list[str]:
     """How many of `runs` ended how, and why each one that failed or diverged did."""
     if not runs:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 
 from fdfa_cli.errors import UsageError, did_you_mean
 from fdfa_cli.report.catalog import Catalog
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.tables import Value, number_of
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(!=|<=|>=|==?|<|>)(.*)", re.DOTALL)
@@ -114,7 +114,7 @@ class SortKey:
         return cls(text.removeprefix("-"), text.startswith("-"))
 
 
-def select(catalog: Catalog, conditions: Sequence[Condition]) -> list[Run]:
+def select(catalog: Catalog, conditions: Sequence[Condition]) -> list[RunFolder]:
     """The runs that meet all `conditions`, in the order they had."""
     catalog.check(condition.name for condition in conditions)
     return [run for run in catalog.runs if all(c.holds(catalog.get(run, c.name)) for c in conditions)]

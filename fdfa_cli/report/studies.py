@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.storage.fields import MAX_SUMMARY
 from fdfa_cli.storage.files import read_json
 from fdfa_cli.trials.announcement import Announcement, Kind
@@ -40,7 +40,7 @@ class Study:
         folder = self.folder.resolve()
         return f"{folder.parent.name}/{folder.name}" if self.kind == "tuning" else folder.name
 
-    def trains(self, run: Run) -> bool:
+    def trains(self, run: RunFolder) -> bool:
         """Whether `run` is one that the study, as it was last started, trains."""
         known = self.identities
         return run.path.parent == self.folder and (known is None or run.record.facts["identity"] in known)
@@ -50,7 +50,7 @@ class Study:
         return any(key == name or key.startswith(f"{name}.") for name in self.varied)
 
 
-def studies(runs: Iterable[Run]) -> dict[Path, Study]:
+def studies(runs: Iterable[RunFolder]) -> dict[Path, Study]:
     """The studies in the folders that hold `runs`, by folder."""
     found = {folder: study_in(folder) for folder in dict.fromkeys(run.path.parent for run in runs)}
     return {folder: study for folder, study in found.items() if study is not None}

@@ -7,7 +7,7 @@ from typing import Any
 
 from fdfa_cli.recipe.execution import EXECUTION_FIELDS
 from fdfa_cli.report.catalog import SEED, Catalog
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 
 #: The keys of a recipe in which runs that are averaged may differ.
 AVERAGED_OVER = frozenset((SEED, *(f"training.{name}" for name in EXECUTION_FIELDS)))
@@ -23,7 +23,7 @@ def varying(configurations: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in names if len({str(choices.get(name)) for choices in configurations}) > 1]
 
 
-def varied(catalog: Catalog, runs: Sequence[Run]) -> list[str]:
+def varied(catalog: Catalog, runs: Sequence[RunFolder]) -> list[str]:
     """The keys that take several values under one rule on one task, or that a sweep of `runs` varied."""
     settings: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     sweeps: dict[Any, dict[str, dict[str, Any]]] = {}

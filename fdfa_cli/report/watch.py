@@ -14,7 +14,7 @@ from fdfa_cli.report.console import show, styled, writable
 from fdfa_cli.report.poll import PollResult, RunPoller
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.query_table import query_table
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.tables import Table
 
 #: Seconds between two looks; longer where a look takes long, so that watching never takes a whole core.
@@ -82,7 +82,7 @@ class _Screen:
         )
         self._live.start()
         self._table: Table | None = None
-        self._runs: tuple[Run, ...] = ()
+        self._runs: tuple[RunFolder, ...] = ()
         self._lines: list[terminal.Line] = []
         self._drawn: tuple[list[terminal.Line], tuple[int, int]] | None = None
         return self

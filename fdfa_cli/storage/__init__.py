@@ -13,13 +13,13 @@ Nothing here imports torch.
 
 from fdfa_cli.storage.files import atomic_write, foreign_folder
 from fdfa_cli.storage.record import STATUSES, Record, Status, summarise
-from fdfa_cli.storage.run import Run, iter_metrics
+from fdfa_cli.storage.run import RunFolder, iter_metrics
 from fdfa_cli.storage.scan import Scan, by_identity, scan
 
 __all__ = [
     "STATUSES",
     "Record",
-    "Run",
+    "RunFolder",
     "Scan",
     "Status",
     "atomic_write",

@@ -18,7 +18,7 @@ from fdfa_cli.door import open_to_append, read_regular
 from fdfa_cli.errors import UsageError
 from fdfa_cli.storage.fields import MAX_METRICS
 from fdfa_cli.storage.files import append_whole, atomic_write, foreign_folder, room
-from fdfa_cli.storage.run import Run
+from fdfa_cli.storage.run import RunFolder
 
 #: What run.json says of the end and the rows of epochs do not.
 _AT_END = ("test_loss", "test_accuracy", "best_val_accuracy", "median_epoch_seconds", "peak_memory_bytes")
@@ -34,7 +34,7 @@ class Scalar(NamedTuple):
     value: float
 
 
-def export(run: Run, folder: Path) -> None:
+def export(run: RunFolder, folder: Path) -> None:
     """Bring the events in ``folder/RUN`` up to date with the stored `run`.
 
     Raises `UsageError` where the folder cannot be written to, `DiskFull` where it has no room, `RunDamaged`
@@ -56,7 +56,7 @@ def export(run: Run, folder: Path) -> None:
         raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
 
 
-def scalars(run: Run) -> Iterator[Scalar]:
+def scalars(run: RunFolder) -> Iterator[Scalar]:
     """Every number that is stored of `run`, in the order of time; NaN for one that was not finite.
 
     ``val_loss`` is ``loss/val``, so that TensorBoard puts the subsets side by side. Diagnostics are
@@ -98,7 +98,7 @@ def prepare(folder: Path) -> None:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _encode(run: Run) -> bytes:
+def _encode(run: RunFolder) -> bytes:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter

@@ -45,7 +45,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Run:
+class RunFolder:
     """One run folder, read by `open`, written by the one who got it from `create` or `resume`.
 
     A writer is a context manager: an exception that leaves it ends a run that is still running as
@@ -258,7 +258,7 @@ class Run:
 
 
 def iter_metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the run in `folder`, as `Run.metrics` gives them, one at a time."""
+    """The rows of the run in `folder`, as `RunFolder.metrics` gives them, one at a time."""
     return (row for row, _ in _lines(folder))
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from fdfa_cli.errors import RunDamaged
 from fdfa_cli.storage.files import FOREIGN
 from fdfa_cli.storage.record import STATUSES
-from fdfa_cli.storage.run import FILES, Run, is_folder, no_such_folder
+from fdfa_cli.storage.run import FILES, RunFolder, is_folder, no_such_folder
 
 #: Folders inside one another that are looked into, below each that was named.
 MAX_DEPTH = 100
@@ -23,15 +23,15 @@ Kind = Literal["ours", "foreign", "empty", "file"]
 class Scan(NamedTuple):
     """The `runs` that could be read, in the order of their names, and an error for each that could not."""
 
-    runs: list[Run]
+    runs: list[RunFolder]
     damaged: list[RunDamaged]
 
 
 #: Reads the run in a folder in which there are certain names; raises `RunDamaged`.
-Reader = Callable[[Path, set[str]], Run]
+Reader = Callable[[Path, set[str]], RunFolder]
 
 
-def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
+def scan(paths: Iterable[Path], read: Reader = RunFolder.read) -> Scan:
     """Every run in or under `paths`, each once, however many links lead to it.
 
     `read` opens one small file a run (and the metrics of those that are not finished). Hidden folders, files
@@ -48,9 +48,9 @@ def scan(paths: Iterable[Path], read: Reader = Run.read) -> Scan:
     return Scan(walk.runs, sorted(walk.damaged, key=str))
 
 
-def by_identity(runs: Iterable[Run]) -> dict[str, Run]:
+def by_identity(runs: Iterable[RunFolder]) -> dict[str, RunFolder]:
     """For each identity the run that came furthest, in the order of `STATUSES`, and of several the newest."""
-    best: dict[str, Run] = {}
+    best: dict[str, RunFolder] = {}
     for run in sorted(runs, key=lambda run: (-STATUSES.index(run.status), run.record.created, run.name)):
         best[run.record.facts["identity"]] = run
     return best
@@ -61,7 +61,7 @@ class _Walk:
 
     def __init__(self, read: Reader) -> None:
         self.open = read
-        self.runs: list[Run] = []
+        self.runs: list[RunFolder] = []
         self.damaged: list[RunDamaged] = []
         self.kinds: dict[str, Kind | None] = {}
         self.depth = 0

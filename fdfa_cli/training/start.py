@@ -16,7 +16,7 @@ from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.schema_walk import by_name, registry_of
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.storage.fields import shown
 from fdfa_cli.storage.provenance import plugins_of, quote
 from fdfa_cli.storage.run import FILES, is_folder, remove_abandoned
@@ -48,7 +48,7 @@ def resumed(
     the one that was started. For the rest see `new`.
     """
     _require_run(path)
-    stored = Run.open(path)
+    stored = RunFolder.open(path)
     document = apply(load(path / "recipe.yaml"), overrides)
     _require_plugins(stored, document)
     recipe = resolve(document).recipe
@@ -70,7 +70,7 @@ def _require_run(path: Path) -> None:
     raise UsageError(f"{path}: not the folder of a run{hint}")
 
 
-def _require_plugins(stored: Run, document: Document) -> None:
+def _require_plugins(stored: RunFolder, document: Document) -> None:
     """Raise `UsageError` where the recipe of a run names what its plugin registers, which is not loaded."""
     plugins = plugins_of(stored.record.provenance)
     for section, field in Recipe.model_fields.items():
@@ -84,7 +84,7 @@ def _require_plugins(stored: Run, document: Document) -> None:
             )
 
 
-def _check_same(stored: Run, recipe: Recipe) -> None:
+def _check_same(stored: RunFolder, recipe: Recipe) -> None:
     """Raise `RunDamaged` where `recipe` computes something else than what `stored` was started with."""
     started, now = stored.record.facts["identity"], identity(recipe)
     if now != started:
@@ -96,7 +96,7 @@ def _check_same(stored: Run, recipe: Recipe) -> None:
         )
 
 
-def _on_threads_of(stored: Run, recipe: Recipe) -> Recipe:
+def _on_threads_of(stored: RunFolder, recipe: Recipe) -> Recipe:
     """`recipe` on as many threads as the run was trained on so far, on whose number the last digits depend.
 
     Where that is not possible, or another number is asked for, a warning says so.

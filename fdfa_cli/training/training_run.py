@@ -18,7 +18,7 @@ from fdfa_cli.lazy import torch
 from fdfa_cli.network.base import Network
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import dump, facts
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.training import checkpoint, device, total
 from fdfa_cli.training.footprint import memory_in_words
 from fdfa_cli.training.state import TrainState
@@ -38,7 +38,7 @@ class TrainingRun:
     """
 
     recipe: Recipe
-    run: Run
+    run: RunFolder
     device: torch.device
     resumed: bool = False
     until: int | None = None
@@ -65,7 +65,7 @@ class TrainingRun:
         """
         where = device.prepare(recipe.training)
         described = {**device.described(where), **(environment or {})}
-        run = Run.create(results, dump(recipe), facts(recipe), command, described)
+        run = RunFolder.create(results, dump(recipe), facts(recipe), command, described)
         return cls(recipe, run, where, until=until)
 
     @classmethod
@@ -77,9 +77,9 @@ class TrainingRun:
         until: int | None = None,
         environment: Mapping[str, Any] | None = None,
     ) -> Self:
-        """The training whose run folder is `path`, as `new` otherwise; raises as `Run.resume` does, too."""
+        """The training whose run folder is `path`, as `new` otherwise; raises as `RunFolder.resume`."""
         where = device.prepare(recipe.training)
-        run = Run.resume(path, command, {**device.described(where), **(environment or {})})
+        run = RunFolder.resume(path, command, {**device.described(where), **(environment or {})})
         run.update("running")
         return cls(recipe, run, where, resumed=True, until=until)
 

@@ -15,7 +15,7 @@ from fdfa_cli.door import open_to_append
 from fdfa_cli.errors import RunDamaged, UsageError
 from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.write import identity
-from fdfa_cli.storage import Run, Status, by_identity, iter_metrics, scan
+from fdfa_cli.storage import RunFolder, Status, by_identity, iter_metrics, scan
 from fdfa_cli.storage.files import lock, room
 from fdfa_cli.storage.run import NAME, remove_abandoned
 from fdfa_cli.trials.announcement import ANNOUNCEMENT, Announcement, Purpose
@@ -39,7 +39,7 @@ class TrialResult:
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, run: Run) -> TrialResult:
+    def of(cls, run: RunFolder) -> TrialResult:
         """The result of a stored run, with what its last writer wrote of the machine."""
         record = run.record
         last = record.provenance[-1] if record.provenance else {}
@@ -94,7 +94,7 @@ class Store:
         if outcome.run is None:
             result = TrialResult(None, outcome.status, outcome.error, {}, {})
         else:
-            result = TrialResult.of(Run.open(outcome.run))
+            result = TrialResult.of(RunFolder.open(outcome.run))
         self._results[outcome.job.identity] = result
         return result
 
@@ -103,7 +103,7 @@ class Store:
         result = self._results[trial.identity]
         if result.status != "interrupted" or result.path is None:
             return
-        with Run.resume(result.path, self._command) as run:
+        with RunFolder.resume(result.path, self._command) as run:
             run.update("pruned", reason)
         self._results[trial.identity] = TrialResult.of(run)
 
@@ -179,7 +179,7 @@ def open_store(folder: Path, retry_failed: bool = False, command: tuple[str, ...
         while busy := (store := Store(folder, retry_failed, command)).running:
             if time.monotonic() > deadline:  # someone still writes, or the file system cannot tell
                 for path in busy:
-                    Run.resume(path, command).close()
+                    RunFolder.resume(path, command).close()
                 break
             time.sleep(0.2)
         yield store

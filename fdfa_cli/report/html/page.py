@@ -17,13 +17,13 @@ from fdfa_cli.report.html.page_figures import page_figures
 from fdfa_cli.report.html.summary import summary
 from fdfa_cli.report.plots.plot_data import PlotData
 from fdfa_cli.report.query import Query
-from fdfa_cli.storage import STATUSES, Run
+from fdfa_cli.storage import STATUSES, RunFolder
 from fdfa_cli.version import __version__
 
 _HERE = Path(__file__).parent
 
 
-def page(catalog: Catalog, runs: Sequence[Run], query: Query, damaged: Sequence[Exception] = ()) -> str:
+def page(catalog: Catalog, runs: Sequence[RunFolder], query: Query, damaged: Sequence[Exception] = ()) -> str:
     """HTML that shows `runs` as `query` asks, with figures, and what could not be read.
 
     Everything is in it: no other file, no network, and a Content-Security-Policy that allows neither, nor
@@ -61,7 +61,7 @@ def page(catalog: Catalog, runs: Sequence[Run], query: Query, damaged: Sequence[
     )
 
 
-def _title(runs: Sequence[Run], plot_data: PlotData) -> str:
+def _title(runs: Sequence[RunFolder], plot_data: PlotData) -> str:
     tasks = "; ".join(list(plot_data.tasks)[:3]) + ("; …" if len(plot_data.tasks) > 3 else "")
     return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} of {tasks}"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fdfa_cli.report.catalog import Catalog
 from fdfa_cli.report.html.grid import Block
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.storage.provenance import plugins_of, quote
 
 #: Under which name the commands expect the recipe.
@@ -17,7 +17,7 @@ FILE = "recipe.yaml"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def blocks(catalog: Catalog, runs: Sequence[Run], mixed: bool = False) -> list[Block]:
+def blocks(catalog: Catalog, runs: Sequence[RunFolder], mixed: bool = False) -> list[Block]:
     """The recipe of `runs` that differ in their seeds only, the command that trains them, and who did.
 
     Of `mixed` runs, which have no recipe in common, only the last.
@@ -39,7 +39,7 @@ def blocks(catalog: Catalog, runs: Sequence[Run], mixed: bool = False) -> list[B
     ]
 
 
-def command(run: Run) -> list[str]:
+def command(run: RunFolder) -> list[str]:
     """The command line that created `run`; the program by its name, however it was started."""
     entry: dict[str, Any] = run.record.provenance[0] if run.record.provenance else {}
     return ["fdfa", *map(str, (entry.get("command") or ["fdfa"])[1:])]

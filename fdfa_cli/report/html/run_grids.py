@@ -14,7 +14,7 @@ from fdfa_cli.report.html.reproduce import blocks, command, line, shown
 from fdfa_cli.report.query import Query
 from fdfa_cli.report.run_table import runs_table
 from fdfa_cli.report.select import ordered
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.tables import DETAILS, Column, Table
 
 #: Of a process that wrote a run, by the name that readers see.
@@ -24,7 +24,7 @@ ORIGIN = {
 }  # fmt: skip
 
 
-def runs_grid(catalog: Catalog, runs: Sequence[Run], query: Query) -> Grid:
+def runs_grid(catalog: Catalog, runs: Sequence[RunFolder], query: Query) -> Grid:
     """A row a run; what was asked of all alike is left out, unless columns were asked for."""
     runs = ordered(runs, query.sort, catalog.get)
     table = runs_table(catalog, runs, replace(query, sort=()))
@@ -35,13 +35,13 @@ def runs_grid(catalog: Catalog, runs: Sequence[Run], query: Query) -> Grid:
     return grid("runs", "Runs", replace(table, notes=()), details, [run.status for run in runs])
 
 
-def shared(catalog: Catalog, runs: Sequence[Run]) -> list[tuple[str, str]]:
+def shared(catalog: Catalog, runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
     """What was asked of all runs alike, as title and value."""
     table = runs_table(catalog, runs, Query())
     return [(c.title, c.show(catalog.get(runs[0], c.name))) for c in _shared(table)]
 
 
-def troubles(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+def troubles(runs: Sequence[RunFolder]) -> list[tuple[str, str, str]]:
     """Name and status of the runs that ended otherwise than completed, with the stored reason."""
     return [
         (printable(run.name), run.status, printable_lines(run.record.error or "no reason was stored"))
@@ -50,7 +50,7 @@ def troubles(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     ]
 
 
-def origins_grid(runs: Sequence[Run]) -> Grid:
+def origins_grid(runs: Sequence[RunFolder]) -> Grid:
     """A row for each set of versions, machine and settings that wrote runs, the last of every run."""
     counts = Counter(tuple(_origin(run).values()) for run in runs)
     columns = [*(Column(key, title) for key, title in ORIGIN.items()), Column("runs", "runs", "count")]
@@ -58,7 +58,7 @@ def origins_grid(runs: Sequence[Run]) -> Grid:
     return grid("origins", "Provenance", Table(tuple(columns), rows))
 
 
-def commands(runs: Sequence[Run]) -> list[tuple[str, int]]:
+def commands(runs: Sequence[RunFolder]) -> list[tuple[str, int]]:
     """Each command line that trained runs, and how many."""
     return list(Counter(shown(line(command(run))) for run in runs).items())
 
@@ -72,7 +72,7 @@ def _shared(table: Table) -> list[Column]:
     ]
 
 
-def _facts(catalog: Catalog, run: Run) -> list[tuple[str, str]]:
+def _facts(catalog: Catalog, run: RunFolder) -> list[tuple[str, str]]:
     known: list[tuple[str, str]] = [("status", run.status)]
     if run.record.error:
         known.append(("error", printable_lines(run.record.error)))
@@ -85,7 +85,7 @@ def _facts(catalog: Catalog, run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _origin(run: Run) -> dict[str, str | None]:
+def _origin(run: RunFolder) -> dict[str, str | None]:
     """What the last process that wrote `run` said of itself."""
     entry: dict[str, Any] = run.record.provenance[-1] if run.record.provenance else {}
     found = {key: None if entry.get(key) is None else str(entry[key]) for key in ORIGIN}

@@ -16,7 +16,7 @@ from fdfa_cli.report.query import Query
 from fdfa_cli.report.sparkline import FALLBACKS
 from fdfa_cli.report.studies import Study
 from fdfa_cli.report.varied import varied
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 
 #: The names of which every figure has a panel a value, and every group one value.
 TASK = ("data", "network")
@@ -65,20 +65,20 @@ class PlotData:
     """
 
     catalog: Catalog
-    runs: Sequence[Run]
+    runs: Sequence[RunFolder]
     by: tuple[str, ...] = ()
     metric: str | None = None
     apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, catalog: Catalog, runs: Sequence[Run], query: Query) -> Self:
+    def of(cls, catalog: Catalog, runs: Sequence[RunFolder], query: Query) -> Self:
         """What `query` asks to be drawn of `runs`."""
         averaged, apart = without_tuning(catalog, runs, query)
         return cls(catalog, averaged, query.by, next(iter(query.metrics), None), tuple(apart))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names that tell groups apart: of the task, then what was asked for, else rule and swept keys."""
+        """The names that tell groups apart: the task's, then those asked for, else rule and swept keys."""
         wanted = self.by or ("rule", *self.swept)
         split = [name for name in TASK if len({self.catalog.get(run, name) for run in self.runs}) > 1]
         return tuple(dict.fromkeys([*split, *wanted]))
@@ -122,7 +122,7 @@ class PlotData:
         there = {name for run in self.runs if run.status == "completed" for name in run.record.summary}
         return next((name for name in (self.metric, *FALLBACKS) if name in there), None)
 
-    def _series_of(self, names: tuple[str, ...], runs: Sequence[Run]) -> list[Series]:
+    def _series_of(self, names: tuple[str, ...], runs: Sequence[RunFolder]) -> list[Series]:
         groups = group(self.catalog, runs, names)
         tasks = [
             legible(", ".join(str(self.catalog.get(each.runs[0], name)) for name in TASK)) for each in groups

@@ -24,7 +24,7 @@ from fdfa_cli.data.transfer import provide
 from fdfa_cli.door import open_regular, read_regular
 from fdfa_cli.errors import DiskFull, Interrupted, UsageError
 from fdfa_cli.registry import load_plugin
-from fdfa_cli.storage import Run
+from fdfa_cli.storage import RunFolder
 from fdfa_cli.storage.fields import MAX_METRICS, MAX_RECIPE, MAX_RECORD
 from fdfa_cli.trials.engines.base import Job, Outcome, Stop
 from fdfa_cli.trials.engines.batched import Batched
@@ -147,7 +147,7 @@ def _files(run: Path | None) -> dict[str, bytes] | None:
         return None
     limits = {"run.json": MAX_RECORD, "recipe.yaml": MAX_RECIPE, "metrics.jsonl": MAX_METRICS}
     files = {name: read_regular(run / name, limit) for name, limit in limits.items()}
-    checkpoint = Run.open(run).checkpoint
+    checkpoint = RunFolder.open(run).checkpoint
     if checkpoint.exists():
         with open_regular(checkpoint) as file:
             files[checkpoint.name] = file.read()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fdfa_cli.recipe.write import dump, facts
-from fdfa_cli.storage import Run, Status, atomic_write, iter_metrics
+from fdfa_cli.storage import RunFolder, Status, atomic_write, iter_metrics
 from fdfa_cli.trials.engines.base import Job, Outcome
 
 #: Seconds between two checkpoints that are sent while a trial trains; its last one always is.
@@ -55,7 +55,7 @@ class RunWatcher:
     def __init__(self, position: int, folder: Path, run: Path | None) -> None:
         self._position, self._folder, self._run = position, folder, run
         self._rows = list(iter_metrics(run)) if run else []
-        self._writers = len(Run.open(run).record.provenance) if run else 0
+        self._writers = len(RunFolder.open(run).record.provenance) if run else 0
         self._described = False
         self._checkpoint = _age(run) if run else None
         self._sent = time.monotonic()
@@ -83,13 +83,13 @@ class RunWatcher:
             end = RunEnd(outcome.status, outcome.error or run.record.error, run.record.summary)
         return RunDelta(self._position, environment, kept, tuple(rows[same:]), checkpoint, end)
 
-    def _begun(self) -> Run | None:
+    def _begun(self) -> RunFolder | None:
         if self._run is None:
             self._run = next((file.parent for file in self._folder.glob("[!.]*/run.json")), None)
-        run = Run.open(self._run) if self._run else None
+        run = RunFolder.open(self._run) if self._run else None
         return run if run and len(run.record.provenance) > self._writers else None
 
-    def _new_checkpoint(self, run: Run, last: bool) -> bytes | None:
+    def _new_checkpoint(self, run: RunFolder, last: bool) -> bytes | None:
         age = _age(run.path)
         waited = time.monotonic() - self._sent >= CHECKPOINT_SECONDS
         if age == self._checkpoint or not (last or waited):
@@ -104,7 +104,7 @@ class RunWatcher:
 
 def _age(run: Path) -> int | None:
     """When the run's checkpoint was written; None where there is none."""
-    checkpoint = Run.open(run).checkpoint
+    checkpoint = RunFolder.open(run).checkpoint
     return checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
 
 
@@ -113,7 +113,7 @@ class RunMirror:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._run: Run | None = None
+        self._run: RunFolder | None = None
         self._epoch = 0
 
     def apply(self, delta: RunDelta) -> Outcome | None:
@@ -143,10 +143,10 @@ class RunMirror:
         error = None if run.status == "interrupted" else run.record.error
         return Outcome(replace(self.job, run=run.path), run.path, run.status, error)
 
-    def _open(self, environment: Mapping[str, Any]) -> Run:
+    def _open(self, environment: Mapping[str, Any]) -> RunFolder:
         job = self.job
         if job.run is None:
-            return Run.create(job.folder, dump(job.recipe), facts(job.recipe), job.command, environment)
-        run = Run.resume(job.run, job.command, environment)
+            return RunFolder.create(job.folder, dump(job.recipe), facts(job.recipe), job.command, environment)
+        run = RunFolder.resume(job.run, job.command, environment)
         run.update("running")
         return run

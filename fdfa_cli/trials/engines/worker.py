@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 from fdfa_cli.data import data_root
 from fdfa_cli.recipe.write import dump, facts
-from fdfa_cli.storage import Run, by_identity, scan
+from fdfa_cli.storage import RunFolder, by_identity, scan
 from fdfa_cli.storage.run import message_of, status_of
 from fdfa_cli.training.device import chosen
 from fdfa_cli.training.loop import fit_together
@@ -65,9 +65,9 @@ def mark_lost(job: Job, message: str) -> Outcome:
         begun = by_identity(scan([job.folder]).runs).get(job.identity)
         path = begun.path if begun else None
     if path is None:
-        run = Run.create(job.folder, dump(job.recipe), facts(job.recipe), job.command)
+        run = RunFolder.create(job.folder, dump(job.recipe), facts(job.recipe), job.command)
     else:
-        run = Run.resume(path, job.command)
+        run = RunFolder.resume(path, job.command)
     with run:
         run.update("failed", message)
     return Outcome(job, run.path, "failed", message)
