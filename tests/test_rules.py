@@ -469,11 +469,11 @@ def test_direct_kolen_pollack_decays_weights_and_feedback_alike_beside_what_thei
     x, y = torch.rand(32, *options.data.shape()), torch.randint(10, (32,))
     batch = Batch(x, y, Mode(training=True, buffers=before.buffers), LOSSES["cross_entropy"])
     with torch.no_grad():
-        update = options.rule.step(rules.Step(network, before.params, before.state, batch, {}))
+        update = options.rule.step(rules.Step(network, before.params, before.rule_state, batch, {}))
         state.step(x, y)
     for now, was, grads, rate, decay in (
         (state.params, before.params, update.grads, 0.2, 0.4),
-        (state.rule_state, before.state, update.state_grads, 0.5, 0.1),
+        (state.rule_state, before.rule_state, update.state_grads, 0.5, 0.1),
     ):
         for name in now:
             torch.testing.assert_close(now[name], (1 - rate * decay) * was[name] - rate * grads[name])
