@@ -36,7 +36,7 @@ test-oldest: ## tests with the oldest packages that pyproject.toml allows, in an
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python tests/oldest.py > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint $(OLDEST)/constraints.txt --editable '.[dev]'
+	  --constraint $(OLDEST)/constraints.txt --editable '.[test]'
 	$(OLDEST)/bin/python -m pytest $(PYTEST_FLAGS) -W ignore::DeprecationWarning
 
 soak: $(STAMP)  ## kills, full disks, hostile folders, generated recipes and a long training; SECONDS=1800
