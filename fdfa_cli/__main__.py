@@ -7,8 +7,6 @@ collector, and how torch's threads wait. Whoever imports the package keeps their
 import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fdfa_cli import lazy, output, signals
 from fdfa_cli.errors import Interrupted
@@ -39,7 +37,7 @@ def prepare() -> None:
     """Set this process up, before torch is loaded; its worker processes inherit the environment."""
     output.prepare()
     set_thread_waiting()
-    lazy.around_import = _uncollected
+    lazy.around_import = lazy.uncollected
 
 
 def set_thread_waiting() -> None:
@@ -48,21 +46,6 @@ def set_thread_waiting() -> None:
     So others may have its core (see `fdfa_cli.network.kernels.nnpack`). Read when torch is loaded.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keeps the garbage collector from what is imported inside, now and later.
-
-    Looking through the half million objects that torch leaves behind, of which none will ever be free, would
-    take 0.2 s while it is imported and 0.4 s when the process ends.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -8,15 +8,32 @@ real package.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import types
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 #: Is entered while a package is imported: a program may have it spare the work that it need not do then.
 around_import: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keeps the garbage collector from what is imported inside, now and later: for `around_import`.
+
+    Looking through the half million objects that torch leaves behind, of which none will ever be free, would
+    take 0.2 s while it is imported and 0.4 s when the process ends.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
+
 
 if TYPE_CHECKING:
     import numpy

@@ -21,6 +21,7 @@ from fdfa_cli.data import data_root
 from fdfa_cli.errors import (
     Diverged,
     Interrupted,
+    RecipeError,
     RunDamaged,
     Unsupported,
     UsageError,
@@ -145,6 +146,15 @@ def test_nothing_is_printed_but_by_progress(tmp_path, capfd, caplog):
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("epoch ") == 2
+
+
+def test_a_section_that_only_another_function_reads_is_refused(tmp_path):
+    section = {"seeds": 2, "parameters": {"optimizer.lr": {"values": [0.1]}}}
+    with pytest.raises(RecipeError, match="only `fdfa sweep` reads the section sweep"):
+        fdfa_cli.train("digits/mlp", results=tmp_path, sweep=section, **SMALL)
+    with pytest.raises(RecipeError, match="only `fdfa sweep` reads the section sweep"):
+        fdfa_cli.compare("digits/mlp", ["bp", "dfa"], results=tmp_path, sweep=section, **SMALL)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_wrong_before_the_loop_begins_is_the_end_of_the_run(tmp_path):
@@ -277,6 +287,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> fdfa_cli.Sweep:
 def test_a_sweep_has_its_runs_and_its_winner(swept):
     assert swept.path.name.startswith("mine-sweep-")
     assert len(swept.runs) == 4
+    assert swept.runs[0].recipe.rule.name == swept.best["rule"]
     assert set(swept.best or {}) == {"rule", "optimizer.lr"}
     assert swept.result.statuses["completed"] == 4
 
@@ -303,6 +314,21 @@ def test_a_damaged_run_hides_no_other(trained, tmp_path):
     found = fdfa_cli.runs(tmp_path)
     assert [run.recipe.rule.name for run in found] == ["bp"]
     assert [error.folder for error in found.damaged] == [broken.path]
+
+
+def test_the_runs_of_a_smaller_sweep_are_its_own(swept):
+    section = {"seeds": 1, "parameters": {"rule": {"values": ["dfa"]}, "optimizer.lr": {"values": [0.1]}}}
+    again = fdfa_cli.sweep(
+        "digits/mlp",
+        name="mine",
+        results=swept.path.parent,
+        progress=False,
+        sweep=section,
+        optimizer="sgd",
+        **SMALL,
+    )
+    assert again.path == swept.path
+    assert [(run.recipe.rule.name, run.recipe.optimizer.lr) for run in again.runs] == [("dfa", 0.1)]
 
 
 def test_a_comparison_has_figures_for_each_rule(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from fdfa_cli.comparisons import run as comparisons
 from fdfa_cli.comparisons.plan import plan_comparison
 from fdfa_cli.comparisons.result import ComparisonResult
 from fdfa_cli.document.load import Place
-from fdfa_cli.recipe.overrides import change
+from fdfa_cli.recipe.overrides import change, check_read
 from fdfa_cli.sweeps import run as sweeps
 from fdfa_cli.sweeps.plan import plan_sweep
 from fdfa_cli.sweeps.result import SweepResult
@@ -21,6 +21,7 @@ from fdfa_cli.trials.engine_name import EngineName
 from fdfa_cli.trials.engines.options import EngineOptions
 from fdfa_cli.trials.progress import for_terminal
 from fdfa_cli.trials.runner import Execution, never
+from fdfa_cli.trials.store import TrialResult
 
 Engine = Literal["auto", "serial", "processes", "batched", "ray"]
 
@@ -38,8 +39,8 @@ class Sweep:
 
     @property
     def runs(self) -> Runs:
-        """The runs of its trials."""
-        return Runs(Run(folder) for folder in sorted(self.path.glob("2*")))
+        """The runs of its trials, configuration by configuration, the best first."""
+        return _runs(found for ranked in self.result.ranking for found in ranked.results)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -61,8 +62,8 @@ class Comparison:
 
     @property
     def runs(self) -> Runs:
-        """The runs of all rules."""
-        return Runs(Run(folder) for folder in sorted(self.path.glob("2*")))
+        """The runs of all rules, rule by rule."""
+        return _runs(found for rule in self.result.rules for found in rule.results)
 
     @property
     def figures(self) -> dict[str, dict[str, float | int | None]]:
@@ -92,7 +93,9 @@ def sweep(
     trial that fails; else a failed trial is stored as such, and goes on with `retry_failed`.
     Raises `UsageError` and its kinds before anything is trained, and `Interrupted` after a `stop`.
     """
-    plan = plan_sweep(document(recipe, overrides), name or _name(recipe))
+    given = document(recipe, overrides)
+    check_read(given, "sweep")
+    plan = plan_sweep(given, name or _name(recipe))
     how = _execution(engine, jobs, progress, fail_fast, retry_failed, ignore_limits, stop)
     return Sweep(sweeps.run(plan, Path(results), how))
 
@@ -129,6 +132,7 @@ def compare(
         if value is not None:
             plain = value if isinstance(value, int | str) else list(value)
             given = change(given, ("compare", key), plain, Place(f"argument {key}"))
+    check_read(given, "compare")
     plan = plan_comparison(given, name or _name(recipe))
     how = _execution(engine, jobs, progress, fail_fast, retry_failed, ignore_limits, stop)
     return Comparison(comparisons.run(plan, Path(results), how, target, budget))
@@ -146,6 +150,11 @@ def _execution(
     options = EngineOptions(EngineName(engine), jobs, ignore_limits=ignore_limits)
     shown = for_terminal(quiet=not progress)
     return Execution(options, shown, stop, fail_fast, retry_failed, ("fdfa",))
+
+
+def _runs(results: Iterable[TrialResult | None]) -> Runs:
+    """The runs of some trials, of which not all may have one."""
+    return Runs(Run(found.path) for found in results if found is not None and found.path is not None)
 
 
 def _name(recipe: Source) -> str:

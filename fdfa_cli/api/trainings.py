@@ -10,10 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fdfa_cli.api.recipes import Source, leaves, load
+from fdfa_cli.api.recipes import Source, document, leaves
 from fdfa_cli.api.stored import Run
 from fdfa_cli.data import data_root
 from fdfa_cli.errors import DiskFull, UsageError
+from fdfa_cli.recipe.overrides import check_read
+from fdfa_cli.recipe.resolve import resolve
 from fdfa_cli.recipe.schema import Recipe
 from fdfa_cli.recipe.write import plain
 from fdfa_cli.storage import events
@@ -53,7 +55,9 @@ def train(
         events.prepare(Path(tensorboard))
     if command is None:
         command = _command(recipe, overrides)
-    training = start.new(load(recipe, **overrides).single(), Path(results), command, ignore_limits)
+    given = document(recipe, overrides)
+    check_read(given)
+    training = start.new(resolve(given).recipe.single(), Path(results), command, ignore_limits)
     return _trained(training, progress, tensorboard, stop, started)
 
 

@@ -21,7 +21,7 @@ from types import ModuleType
 
 from typing_extensions import override
 
-from fdfa_cli import output
+from fdfa_cli import lazy, output
 from fdfa_cli.errors import Interrupted
 from fdfa_cli.registry import load_plugin
 from fdfa_cli.signals import stopping
@@ -201,6 +201,7 @@ def _serve(
     """The main function of a worker process: takes stacks from the pipe and sends outcomes, until it ends."""
     output.prepare()
     os.environ.update(environment)
+    lazy.around_import = lazy.uncollected
     for file in plugins:
         load_plugin(file)
     with suppress(EOFError, ConnectionError, Interrupted), stopping([signal.SIGTERM]) as stop:
