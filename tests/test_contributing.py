@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from plotted import store
 
 from fdfa_cli.cli import run as fdfa
 from fdfa_cli.errors import UsageError
@@ -19,8 +20,11 @@ from fdfa_cli.network.base import Network
 from fdfa_cli.network.layers import Activation, Linear, Mode
 from fdfa_cli.network.losses import LOSSES, Batch
 from fdfa_cli.optim.state import OptimizerState
+from fdfa_cli.report.catalog import Catalog
+from fdfa_cli.report.plots import DoesNotApply, PlotData
 from fdfa_cli.rules.base import RULES
 from fdfa_cli.rules.step import Step
+from fdfa_cli.storage import RunFolder, scan
 from fdfa_cli.streams import sample, stream
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
@@ -162,3 +166,30 @@ def test_example_optimizer_trains_from_a_file(tmp_path, monkeypatch, capsys):
     assert fdfa([*command, "training.epochs=8", "--quiet"]) == 0
     assert fdfa(["report", "--format", "json"]) == 0
     assert accuracy(capsys.readouterr().out) > 0.8  # chance is 0.1
+
+
+def test_example_plot_draws_what_runs_took(tmp_path, monkeypatch):
+    plot = loaded(tmp_path, "a plot").PLOT
+    seconds = {"bp": [1.5, 2.0], "dfa": [0.5, 0.75]}
+    for number, (rule, took) in enumerate((rule, s) for rule, several in seconds.items() for s in several):
+        path = store(tmp_path / "runs", number, rule__name=rule, training__seed=number % 2)
+        with RunFolder.resume(path, []) as run:
+            run.update("completed", median_epoch_seconds=took)
+    runs = scan([tmp_path / "runs"]).runs
+    figure = plot.draw(PlotData(Catalog(runs), runs), 7.5).figure
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert {label: list(line.get_xdata()) for label, line in zip(labels, axes.lines, strict=True)} == seconds
+
+    monkeypatch.setattr("fdfa_cli.report.plots.PLOTS", (plot,))
+    folder = tmp_path / "plots"
+    assert fdfa(["report", str(tmp_path / "runs"), "--plots", str(folder)]) == 0
+    assert {file.name for file in folder.glob("epoch*")} == {"epoch-seconds.svg", "epoch-seconds.png"}
+
+
+def test_example_plot_says_why_it_is_not_drawn(tmp_path):
+    plot = loaded(tmp_path, "a plot").PLOT
+    store(tmp_path / "runs", 0)
+    runs = scan([tmp_path / "runs"]).runs
+    with pytest.raises(DoesNotApply, match="no completed run has median_epoch_seconds"):
+        plot.draw(PlotData(Catalog(runs), runs), 7.5)
