@@ -198,7 +198,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
-    """Of what `entry` is or links to; raises `DataCorrupt` where that is nothing."""
+    """The status of what `entry` is or links to; raises `DataCorrupt` where that is nothing."""
     try:
         with reading(entry.path):
             return entry.stat()

@@ -78,7 +78,7 @@ class ImageFolder(ImageData):
         return self.channels, self.size or sides(first_image(self._folder(data_root())))[0]
 
     def classes(self) -> int:
-        """As many as there are class folders; raises `DataNotFound` where the folder is not there."""
+        """The number of class folders; raises `DataNotFound` where the folder is not there."""
         return len(class_names(self._folder(data_root())))
 
     @override

@@ -67,7 +67,7 @@ class _Grid:
         ]
 
     def width(self) -> int:
-        """Of the longest line."""
+        """The number of cells that the longest line takes."""
         names = [len(GAP) + _width(name) for name in self.names or ()]
         return max(sum(self.widths) + len(GAP) * (len(self.widths) - 1), *names, 0)
 

@@ -1,4 +1,4 @@
-"""In which settings runs differ: what a table needs a column for, and what groups are told apart by."""
+"""The settings in which runs differ: a table has a column for each, and groups are told apart by them."""
 
 from __future__ import annotations
 

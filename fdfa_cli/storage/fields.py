@@ -16,7 +16,7 @@ from typing import Any
 MAX_RECORD = 16 * 2**20
 MAX_METRICS = 256 * 2**20
 MAX_RECIPE = 256 * 2**10
-#: Of what sweeps and comparisons leave beside their runs.
+#: The same of what sweeps and comparisons leave beside their runs.
 MAX_SUMMARY = 64 * 2**20
 #: A number this large counts as not finite: the square of a larger one, as statistics need it, is not.
 LARGEST = 1e150

@@ -25,7 +25,7 @@ from fdfa_cli.storage.files import dump_json, load_json
 Status = Literal["completed", "running", "interrupted", "pruned", "diverged", "failed"]
 #: From the best a run can become to the worst.
 STATUSES: tuple[Status, ...] = get_args(Status)
-#: Of the layout of run.json; another number is another format, which this version does not read.
+#: The number of run.json's layout; another number is another format, which this version does not read.
 SCHEMA = 1
 #: What a run must be able to say of itself without its recipe being opened.
 FACTS = {"data": str, "network": str, "rule": str, "seed": int, "identity": str}

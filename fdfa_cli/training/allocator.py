@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-#: Of glibc's malloc.h.
+#: The numbers of these options in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 #: Blocks up to this many bytes are kept, and as many bytes of them.
 KEPT = 2**30

@@ -50,7 +50,7 @@ DRAWING = 6
 
 
 class Activations(NamedTuple):
-    """Of one sample: numbers that derivatives read, bytes beside them, and the widest layer's two ends."""
+    """What a pass holds of one sample: numbers that derivatives read, bytes beside them, the widest layer."""
 
     kept: int
     beside: int

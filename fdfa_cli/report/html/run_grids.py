@@ -17,7 +17,7 @@ from fdfa_cli.report.select import ordered
 from fdfa_cli.storage import RunFolder
 from fdfa_cli.tables import DETAILS, Column, Table
 
-#: Of a process that wrote a run, by the name that readers see.
+#: What a process that wrote a run says of itself, with the name that readers see.
 ORIGIN = {
     "fdfa": "fdfa", "commit": "commit", "python": "Python", "torch": "PyTorch", "platform": "platform",
     "cores": "cores", "device": "device", "threads": "threads", "workers": "trained at a time",

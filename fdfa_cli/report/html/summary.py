@@ -163,7 +163,7 @@ def _difference_notes(
 
 
 def _kind(columns: Sequence[Column], metric: str) -> Kind:
-    """Of a difference of values of a column."""
+    """The kind of a difference between two values of a column."""
     kind = next(column.kind for column in columns if column.name == metric)
     return "difference" if kind == "fraction" else kind
 

@@ -95,7 +95,7 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _first(panels: dict[str, list[Line]]) -> dict[str, list[Line]]:
-    """As many of the first panels as one page holds, where many lines get a panel each."""
+    """The first panels, so many as one page holds where every line gets a panel of its own."""
     if max(map(len, panels.values())) <= OVERLAID:
         return dict(list(panels.items())[:MOST])
     shown: dict[str, list[Line]] = {}

@@ -50,7 +50,7 @@ class LineStyle:
 
 
 def line_style(index: int) -> LineStyle:
-    """Of the series at `index`, counted from 0."""
+    """The style of the series at `index`, which is counted from 0."""
     return LineStyle(
         COLORS[index % len(COLORS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)]
     )

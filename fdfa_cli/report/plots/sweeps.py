@@ -19,7 +19,7 @@ from fdfa_cli.report.varied import varying
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Of more swept parameters than this, pairs are drawn of those that move the metric most.
+#: Where more parameters than this are swept, pairs are drawn of those that move the metric most.
 MOST_PAIRED = 4
 
 

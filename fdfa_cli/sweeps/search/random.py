@@ -13,7 +13,7 @@ from fdfa_cli.sweeps.observation import Observation
 
 
 def next_round(sweep: Sweep, observations: Sequence[Observation]) -> list[Overrides]:
-    """As many independent draws as the recipe's `trials`."""
+    """Independent draws; the recipe's `trials` says how many."""
     return [] if observations else draws(sweep, sweep.count)
 
 

@@ -14,7 +14,7 @@ from fdfa_cli.sweeps.observation import Observation
 
 
 def next_round(sweep: Sweep, observations: Sequence[Observation]) -> list[Overrides]:
-    """As many points of the sequence as the recipe's `trials`."""
+    """The first points of the sequence; the recipe's `trials` says how many."""
     return [] if observations else points(sweep.parameters, sweep.seed, sweep.count)
 
 
